@@ -1,0 +1,3 @@
+"""Pylon: a node of an open market for machine intelligence."""
+
+__version__ = "0.1.0"

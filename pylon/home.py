@@ -1,0 +1,111 @@
+"""Where everything lives on disk, and how a file of the home is written.
+
+`Home` only names places; `create`, `check` and `write_private` are the only ones that touch them.
+Nothing is ever readable by others, from its first byte on.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from pylon.errors import HomeError
+
+SYSTEM_CONFIG = Path("/etc/pylon/config.toml")
+SYSTEM_OPENAGENTS = Path("/var/lib/pylon")
+MAX_SOCKET_PATH_BYTES = 107         # sun_path is 108 bytes with its NUL
+
+
+class Home:
+    """The files of one node. `root` is the pylon home; agents live beside it."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(os.path.abspath(os.path.expanduser(root)))
+        self.agents = self.root.parent / "agents"
+        self.config = self.root / "config.toml"
+        self.identity = self.root / "identity.mnemonic"
+        self.database = self.root / "pylon.db"
+        self.socket = self.root / "control.sock"
+        self.pid = self.root / "pylon.pid"
+        self.lock = self.root / "pylon.lock"
+        self.log = self.root / "pylon.log"
+        self.secrets = self.root / "secrets"          # wallet and backend credentials, 0600 each
+        self.backups = self.root / "backups"
+
+    @classmethod
+    def default(cls) -> "Home":
+        """`$OPENAGENTS_HOME/pylon`, else `~/.openagents/pylon`. Raises HomeError without either."""
+        base = os.environ.get("OPENAGENTS_HOME")
+        if base:
+            return cls(Path(base) / "pylon")
+        user_home = os.path.expanduser("~")
+        if user_home == "~" or not os.path.isabs(user_home):
+            raise HomeError("there is no HOME; set OPENAGENTS_HOME or give --home DIR")
+        return cls(Path(user_home) / ".openagents" / "pylon")
+
+    def exists(self) -> bool:
+        return self.root.is_dir()
+
+    def create(self) -> None:
+        """Make the home and the agents' directory, 0700. Raises HomeError."""
+        try:
+            self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for place in (self.root, self.agents, self.secrets):
+                place.mkdir(mode=0o700, exist_ok=True)
+        except OSError as err:
+            raise HomeError(f"cannot create {self.root}: {err.strerror}; "
+                            "give another place with --home DIR or OPENAGENTS_HOME") from err
+
+    def check(self) -> None:
+        """Refuse a home that others could read, write or have planted. Raises HomeError."""
+        self._check_place(self.root, directory=True)
+        if self.agents.exists():
+            self._check_place(self.agents, directory=True)
+        for place in (self.identity, self.config, self.database, self.lock, self.pid):
+            if place.is_symlink() or place.exists():
+                self._check_place(place, directory=False)
+        if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH_BYTES:
+            raise HomeError(f"{self.socket} is too long for a socket (107 bytes at most); "
+                            "give a shorter home with --home DIR or OPENAGENTS_HOME")
+
+    def _check_place(self, place: Path, directory: bool) -> None:
+        info = place.lstat()
+        if stat.S_ISLNK(info.st_mode):
+            raise HomeError(f"{place} is a symbolic link; replace it by the real file")
+        if info.st_uid != os.geteuid():
+            raise HomeError(f"{place} belongs to uid {info.st_uid}, not to you (uid "
+                            f"{os.geteuid()}); run pylon as that user, or chown it")
+        loose = stat.S_IMODE(info.st_mode) & 0o077
+        if loose:
+            want = "0700" if directory else "0600"
+            raise HomeError(f"{place} has mode {stat.S_IMODE(info.st_mode):04o}: others on this "
+                            f"machine can reach it; mend it with: chmod {want} '{place}'")
+
+
+def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
+    """Write a 0600 file atomically and durably; with replace=False an existing file stays.
+
+    Raises FileExistsError (replace=False), OSError.
+    """
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")   # mkstemp is 0600
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(name, path)
+        else:
+            os.link(name, path)
+            os.unlink(name)
+    except BaseException:
+        if os.path.lexists(name):
+            os.unlink(name)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
