@@ -1,0 +1,1 @@
+"""Measurements of the goals of speed and memory: `make bench`."""

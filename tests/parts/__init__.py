@@ -1,0 +1,1 @@
+"""Real third-party programs, started by the tests themselves."""
