@@ -1,0 +1,93 @@
+"""The outbox: events that are signed and stored and must still reach relays.
+
+`(purpose, ref)` is unique, so a job has one quote and one result for ever. Resending means
+sending `event_json` again, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Iterable
+
+from pylon.nostr.event import Event
+from pylon.states import JobStage
+from pylon.store import jobs, journal
+from pylon.store.database import Database
+
+RESULT = "result"
+
+
+def add(tx: sqlite3.Connection, event: Event, purpose: str, ref: str, relays: Iterable[str],
+        now: int, expires_at: int) -> None:
+    """Store a signed event for sending; no relays means all of the node's own.
+
+    Raises sqlite3.IntegrityError where `(purpose, ref)` was published already.
+    """
+    tx.execute("INSERT INTO outbox(event_id, event_json, purpose, ref, relays, created_at, "
+               "expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+               (event.id, event.to_json(), purpose, ref, json.dumps(list(relays)), now,
+                expires_at))
+
+
+def due(db: Database, now: int) -> list[sqlite3.Row]:
+    """Everything not expired, oldest first; `acks` lists the relays that have answered."""
+    return db.query(
+        "SELECT o.event_id, o.event_json, o.purpose, o.ref, o.relays, o.created_at, "
+        "o.expires_at, o.accepted_at, (SELECT json_group_array(a.relay) FROM outbox_acks a "
+        "WHERE a.event_id = o.event_id AND a.accepted) AS acks FROM outbox o "
+        "WHERE o.expires_at > ? ORDER BY o.created_at", (now,))
+
+
+def get(db: Database, purpose: str, ref: str) -> sqlite3.Row | None:
+    return db.one("SELECT * FROM outbox WHERE purpose = ? AND ref = ?", (purpose, ref))
+
+
+def ack(db: Database, event_id: str, relay: str, accepted: bool, message: str,
+        now: int) -> bool:
+    """Record one relay's OK; True at the event's first acceptance. See `ack_many`."""
+    return event_id in ack_many(db, [(event_id, relay, accepted, message)], now)
+
+
+def ack_many(db: Database, answers: list[tuple[str, str, bool, str]], now: int) -> set[str]:
+    """Record OKs `(event id, relay, accepted, message)` in one transaction.
+
+    The first acceptance of a result makes its job DELIVERED in the same transaction. Returns
+    the ids that were accepted for the first time. Losing this record in a power cut only means
+    that the same bytes are offered again.
+    """
+    first: set[str] = set()
+    with db.transaction(durable=False) as tx:
+        for event_id, relay, accepted, message in answers:
+            row = tx.execute("SELECT purpose, ref, accepted_at FROM outbox WHERE event_id = ?",
+                             (event_id,)).fetchone()
+            if row is None:
+                continue
+            tx.execute("INSERT INTO outbox_acks VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                       "accepted = max(accepted, excluded.accepted), message = excluded.message, "
+                       "at = excluded.at", (event_id, relay, accepted, message, now))
+            if accepted and row["accepted_at"] is None:
+                tx.execute("UPDATE outbox SET accepted_at = ? WHERE event_id = ?",
+                           (now, event_id))
+                first.add(event_id)
+                if row["purpose"] == RESULT:
+                    _delivered(tx, row["ref"], relay, now)
+    return first
+
+
+def _delivered(tx: sqlite3.Connection, job_id: str, relay: str, now: int) -> None:
+    row = tx.execute("SELECT stage FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if row is not None and row["stage"] == JobStage.DONE:
+        jobs.advance(tx, job_id, JobStage.DELIVERED, now)
+        journal.add(tx, "ResultDelivered", job_id, {"relay": relay}, now)
+
+
+def withdraw(tx: sqlite3.Connection, purpose: str, ref: str) -> None:
+    """Forget an event that is to be replaced by a newer one (announcements)."""
+    tx.execute("DELETE FROM outbox WHERE purpose = ? AND ref = ?", (purpose, ref))
+
+
+def prune(tx: sqlite3.Connection, before: int) -> int:
+    """Drop what expired before `before`; results and quotes of known jobs stay with the job."""
+    return tx.execute("DELETE FROM outbox WHERE expires_at < ? AND (purpose NOT IN ('quote', "
+                      "'result') OR ref NOT IN (SELECT id FROM jobs))", (before,)).rowcount
