@@ -1,0 +1,52 @@
+"""The books: double entry over every millisatoshi that Pylon answers for.
+
+A booking moves money between accounts and sums to zero; it is named by `(kind, ref)`, so doing it
+twice is refused by the table. Accounts: `owner`, `provider` (a sub-account of the owner's),
+`agent:<npub>`, `reserved` (in flight), `owed`, `fees`, and `external`, the world outside: its
+balance is minus everything that the wallet should hold, plus what was paid in fees. Entries are
+append-only by trigger; a balance is always a sum.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from pylon.store.database import Database
+
+OWNER, PROVIDER, RESERVED, OWED, FEES, EXTERNAL = (
+    "owner", "provider", "reserved", "owed", "fees", "external")
+
+
+def agent_account(npub: str) -> str:
+    return f"agent:{npub}"
+
+
+def post(tx: sqlite3.Connection, kind: str, ref: str, moves: dict[str, int], now: int) -> None:
+    """Book one movement: account -> msats (signed), summing to zero.
+
+    Raises ValueError on a sum that isn't zero, sqlite3.IntegrityError where it stands already.
+    """
+    if sum(moves.values()) != 0:
+        raise ValueError(f"booking {kind} {ref} does not sum to zero: {moves}")
+    tx.executemany("INSERT INTO entries(kind, ref, account, amount_msats, created_at) "
+                   "VALUES (?, ?, ?, ?, ?)",
+                   [(kind, ref, account, msats, now) for account, msats in moves.items() if msats])
+
+
+def balance_in(tx: sqlite3.Connection, account: str) -> int:
+    """One account's balance in msats, inside a transaction."""
+    return tx.execute("SELECT coalesce(sum(amount_msats), 0) FROM entries WHERE account = ?",
+                      (account,)).fetchone()[0]
+
+
+def balance(db: Database, account: str) -> int:
+    """One account's balance in msats."""
+    row = db.one("SELECT coalesce(sum(amount_msats), 0) AS n FROM entries WHERE account = ?",
+                 (account,))
+    return row["n"] if row else 0
+
+
+def balances(db: Database) -> dict[str, int]:
+    """Every account that was ever touched, with its balance in msats; they sum to zero."""
+    return {row["account"]: row["n"] for row in db.query(
+        "SELECT account, sum(amount_msats) AS n FROM entries GROUP BY account ORDER BY account")}
