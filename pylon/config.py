@@ -1,0 +1,433 @@
+"""The configuration: how a file is read against the table of options, and written from it.
+
+Every option is optional. `load` refuses what it does not know or cannot use, and says file and
+line; it never repeats a value that could be a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pylon.errors import ConfigError
+from pylon.home import SYSTEM_CONFIG, SYSTEM_OPENAGENTS, Home
+from pylon.options import BACKEND_TYPES, IGNORED, OPTIONS, SECTION_TEXTS, Option
+
+__all__ = ["OPTIONS", "Option", "Config", "Section", "Problem", "load", "read", "from_values",
+           "render"]
+
+MAX_FILE_BYTES = 1_000_000          # a config of 10 MB is a mistake, not a configuration
+
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", str: "a text in quotes",
+               list[str]: "a list of texts", list[int]: "a list of whole numbers",
+               dict[str, str]: "a table of texts"}
+_SECRET = re.compile(r"(?:^|_)(?:password|passphrase|secret|token|mnemonic|nsec|uri|key|seed)$")
+
+
+class Section:
+    """Read-only attributes of one table."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        object.__setattr__(self, "_values", values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(f"no such option: {name}") from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a configuration does not change; load another")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Section) and self._values == other._values
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._values!r})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested dictionaries, for showing."""
+        return {name: _plain(value) for name, value in self._values.items()}
+
+
+class Config(Section):
+    """All options. `notes`: worth telling, but no errors. `files`: what was read."""
+
+    __slots__ = ("notes", "files")
+
+    notes: list[str]
+    files: list[Path]
+
+    def __init__(self, values: dict[str, Any], notes: list[str], files: list[Path]) -> None:
+        super().__init__(values)
+        object.__setattr__(self, "notes", notes)
+        object.__setattr__(self, "files", files)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    file: str
+    line: int                       # 0 where no line can be named
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.text}" if self.line else f"{self.file}: {self.text}"
+
+
+def load(home: Home, file: str | os.PathLike[str] | None = None) -> Config:
+    """The configuration of a home, or of FILE in its place. Raises ConfigError, with the line."""
+    config, problems = read(home, file)
+    if problems:
+        more = len(problems) - 1
+        raise ConfigError(f"{problems[0]}" + (f" (and {more} more; see: pylon config check)"
+                                              if more else ""))
+    return config
+
+
+def read(home: Home, file: str | os.PathLike[str] | None = None) -> tuple[Config, list[Problem]]:
+    """As `load`, but every problem is returned, and what is wrong keeps its default."""
+    reading = _Reading()
+    for path, needed in _files(home, file):
+        text = reading.text_of(path, needed)
+        if text is not None:
+            reading.merge(text, path)
+    return reading.config(), reading.problems
+
+
+def from_values(values: dict[str, Any]) -> Config:
+    """A configuration from nested dictionaries, checked like a file. Raises ConfigError."""
+    reading = _Reading()
+    reading.take(values, _SCHEMA, (), reading.values)
+    reading.check_backends()
+    if reading.problems:
+        raise ConfigError(reading.problems[0].text)
+    return reading.config()
+
+
+def render(config: Config | None = None) -> str:
+    """The text of a config.toml with every key and its sentence; only what differs from the
+    defaults is set, the rest stands there as comments."""
+    values = config.as_dict() if config is not None else {}
+    lines = ["# Configuration of Pylon. Every key is optional; a key behind '#' shows its default.",
+             "# Secrets do not belong here: keys that end in _file name a file that holds one.",
+             "# See pylon.conf(5). Check with: pylon config check", ""]
+    _render_table(lines, (), _SCHEMA, values)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+# ---- the table as a tree ------------------------------------------------------------------------
+
+def _schema() -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for option in OPTIONS:
+        *tables, name = option.key.split(".")
+        node = tree
+        for table in tables:
+            node = node.setdefault(table, {})
+        node[name] = option
+    return tree
+
+
+_SCHEMA = _schema()
+
+
+def _defaults(schema: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, node in schema.items():
+        if name == "*":
+            continue
+        if isinstance(node, dict):
+            values[name] = _defaults(node)
+        else:
+            values[name] = node.default.copy() if hasattr(node.default, "copy") else node.default
+    return values
+
+
+def _sections(values: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Tables as Sections; tables whose names the owner chooses as a dict of Sections."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        node = schema.get(name, schema.get("*"))
+        if not isinstance(node, dict):
+            result[name] = value
+        elif "*" in node:
+            result[name] = _sections(value, node)
+        else:
+            result[name] = Section(_sections(value, node))
+    return result
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.as_dict()
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return value
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+def _files(home: Home, file: str | os.PathLike[str] | None) -> Iterator[tuple[Path, bool]]:
+    if home.root.parent == SYSTEM_OPENAGENTS:
+        yield SYSTEM_CONFIG, False
+    if file is not None:
+        yield Path(os.path.abspath(os.path.expanduser(file))), True
+    else:
+        yield home.config, False
+
+
+@dataclass
+class _Reading:
+    """One reading of one or two files: what they set, and what is wrong with them."""
+
+    values: dict[str, Any] = field(default_factory=lambda: _defaults(_SCHEMA))
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    file: str = ""
+    lines: dict[tuple[str, ...], int] = field(default_factory=dict)
+    text: list[str] = field(default_factory=list)
+
+    def config(self) -> Config:
+        return Config(_sections(self.values, _SCHEMA), self.notes, self.files)
+
+    def text_of(self, path: Path, needed: bool) -> str | None:
+        self.file = str(path)
+        try:
+            with open(path, "rb") as handle:
+                data = handle.read(MAX_FILE_BYTES + 1)
+        except FileNotFoundError:
+            if needed:
+                self.wrong(0, "there is no such file")
+            return None
+        except OSError as err:
+            self.wrong(0, f"cannot be read: {err.strerror}")
+            return None
+        if len(data) > MAX_FILE_BYTES:
+            self.wrong(data.count(b"\n") + 1,
+                       f"longer than {MAX_FILE_BYTES} bytes; this is no configuration")
+            return None
+        if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+            self.wrong(1, "begins with a byte order mark; save it as UTF-8 without one")
+            return None
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError as err:
+            self.wrong(data.count(b"\n", 0, err.start) + 1, "is not UTF-8 text")
+            return None
+
+    def merge(self, text: str, path: Path) -> None:
+        self.files.append(path)
+        self.text = text.replace("\r\n", "\n").split("\n")
+        try:
+            tree = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, RecursionError) as err:
+            self.wrong(*_syntax_error(str(err), len(self.text)))
+            return
+        self.lines = _lines_of_keys(self.text)
+        self.take(tree, _SCHEMA, (), self.values)
+        self.check_backends()
+
+    def check_backends(self) -> None:
+        """What one key alone does not tell: names in the preference, and the type of a backend."""
+        backends = self.values["backends"]
+        for name, values in backends.items():
+            if not values["type"] and name not in BACKEND_TYPES:
+                self.wrong(self.line(("backends", name)), f"backends.{name} needs a type: "
+                           + ", ".join(BACKEND_TYPES))
+        for name in list(self.values["backend_preference"]):
+            line = self.line(("backend_preference",), name)
+            if name == "apple_fm":
+                self.values["backend_preference"].remove(name)
+                self.notes.append(str(Problem(self.file, line, "apple_fm is ignored: there are no "
+                                              "Apple models on this system")))
+            elif name not in backends and name not in BACKEND_TYPES:
+                self.wrong(line, f"backend_preference: {name!r} is neither one of "
+                           f"{', '.join(BACKEND_TYPES)} nor a [backends.{name}]")
+
+    def wrong(self, line: int, text: str) -> None:
+        self.problems.append(Problem(self.file, line, text))
+
+    def take(self, tree: dict[str, Any], schema: dict[str, Any], path: tuple[str, ...],
+             values: dict[str, Any]) -> None:
+        """Put what stands in TREE into VALUES, table by table."""
+        for name, value in tree.items():
+            here = path + (name,)
+            key = _dotted(here)
+            node = schema.get(name, schema.get("*"))
+            if key in IGNORED:
+                self.notes.append(f"{Problem(self.file, self.line(here), f'{key} is ignored')}: "
+                                  f"{IGNORED[key]}")
+            elif node is None:
+                self.wrong(self.line(here), _unknown(name, path, schema))
+            elif isinstance(node, Option):
+                self.take_option(node, here, value, values)
+            elif not isinstance(value, dict):
+                self.wrong(self.line(here), f"{key} must be a table: [{key}]")
+            else:
+                inner = values.setdefault(name, _defaults(node))
+                self.take(value, node, here, inner)
+
+    def take_option(self, option: Option, path: tuple[str, ...], value: Any,
+                    values: dict[str, Any]) -> None:
+        key = _dotted(path)
+        if not _has_type(value, option.type):
+            self.wrong(self.line(path), f"{key} must be {_TYPE_NAMES[option.type]}")
+            return
+        for item in value if isinstance(value, list) else [value]:
+            problem = option.check(item) if option.check else None
+            if problem:
+                which = f"{key}: {item!r:.80}" if isinstance(value, list) else key
+                self.wrong(self.line(path, item), f"{which} {problem}")
+                return
+        values[path[-1]] = value
+
+    def line(self, path: tuple[str, ...], item: object = None) -> int:
+        """The line of a key, or of its table; with ITEM, the line of this text in its list."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        start = self.lines.get(path, 0)
+        if start and isinstance(item, str):
+            for number in range(start, len(self.text) + 1):
+                if item in self.text[number - 1]:
+                    return number
+        return start
+
+
+def _syntax_error(message: str, last_line: int) -> tuple[int, str]:
+    found = re.match(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", message, re.DOTALL)
+    if found is None:
+        return 1, "nested too deep"
+    line = int(found[2]) if found[2] else last_line
+    if found[1] == "Cannot overwrite a value" or "twice" in found[1]:
+        return line, "this key or table stands here for the second time"
+    return line, found[1][0].lower() + found[1][1:]
+
+
+_HEADER = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
+_ASSIGNMENT = re.compile(r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
+                         r"(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
+_PART = re.compile(r"[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'")
+
+
+def _lines_of_keys(lines: list[str]) -> dict[tuple[str, ...], int]:
+    """Where each key stands: good enough to point at, not a parser (tomllib has read it)."""
+    table: tuple[str, ...] = ()
+    found: dict[tuple[str, ...], int] = {}
+    for number, line in enumerate(lines, 1):
+        header, assignment = _HEADER.match(line), _ASSIGNMENT.match(line)
+        if header:
+            table = tuple(part.strip("\"'") for part in _PART.findall(header[1]))
+            found.setdefault(table, number)
+        elif assignment:
+            path = table + tuple(part.strip("\"'") for part in _PART.findall(assignment[1]))
+            for length in range(len(table) + 1, len(path) + 1):
+                found.setdefault(path[:length], number)
+    return found
+
+
+def _dotted(path: tuple[str, ...]) -> str:
+    return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part)
+                    for part in path)
+
+
+def _unknown(name: str, path: tuple[str, ...], schema: dict[str, Any]) -> str:
+    key = _dotted(path + (name,))
+    if _SECRET.search(name) and name + "_file" in schema:
+        return (f"{key} is not an option: a secret never stands here; put it into a file with "
+                f"mode 0600 and name that in {name}_file")
+    near = difflib.get_close_matches(name, [known for known in schema if known != "*"], 1)
+    if near:
+        return f"unknown key {key}; did you mean {_dotted(path + (near[0],))}?"
+    last = {option.key.rsplit(".", 1)[-1]: option.key for option in OPTIONS
+            if "*" not in option.key}
+    near = difflib.get_close_matches(name, last, 1, 0.8)
+    if near:
+        return f"unknown key {key}; did you mean {last[near[0]]}?"
+    near = difflib.get_close_matches(key, [option.key for option in OPTIONS], 1, 0.4)
+    return f"unknown key {key}; " + (f"the nearest known one is {near[0]}" if near else
+                                     "pylon.conf(5) lists the known ones")
+
+
+def _has_type(value: Any, wanted: Any) -> bool:
+    if wanted is list[str] or wanted == list[str]:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if wanted == list[int]:
+        return isinstance(value, list) and all(type(item) is int for item in value)
+    if wanted == dict[str, str]:
+        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+    return type(value) is wanted
+
+
+# ---- writing ------------------------------------------------------------------------------------
+
+def _render_table(lines: list[str], path: tuple[str, ...], schema: dict[str, Any],
+                  values: dict[str, Any]) -> None:
+    tables = {name: node for name, node in schema.items() if isinstance(node, dict)}
+    maps = {name: node for name, node in schema.items()
+            if isinstance(node, Option) and node.type == dict[str, str]}
+    for name, node in schema.items():
+        if name not in tables and name not in maps:
+            _render_option(lines, node, name, values.get(name, node.default))
+    for name, node in maps.items():
+        _render_map(lines, path + (name,), node, values.get(name, {}))
+    for name, node in tables.items():
+        if "*" in node:
+            _render_named(lines, path + (name,), node, values.get(name, {}))
+        if any(inner != "*" for inner in node):
+            _render_header(lines, path + (name,), SECTION_TEXTS[".".join(path + (name,))])
+            _render_table(lines, path + (name,),
+                          {inner: leaf for inner, leaf in node.items() if inner != "*"},
+                          values.get(name, {}))
+
+
+def _render_header(lines: list[str], path: tuple[str, ...], text: str, mark: str = "") -> None:
+    if lines[-1]:
+        lines.append("")
+    lines.extend([f"# ---- {text}", f"{mark}[{_dotted(path)}]"])
+
+
+def _render_option(lines: list[str], option: Option, name: str, value: Any,
+                   mark: str = "") -> None:
+    shown = f"{name} = {_toml(value)}"
+    lines.append(f"# {option.text}")
+    lines.append(mark + shown if value != option.default else f"#{shown}")
+
+
+def _render_map(lines: list[str], path: tuple[str, ...], option: Option,
+                values: dict[str, str]) -> None:
+    _render_header(lines, path, option.text)
+    lines.extend(f"{_dotted((name,))} = {_toml(value)}" for name, value in values.items())
+    lines.append('#"gpt-3.5-turbo" = "llama3.2"')
+
+
+def _render_named(lines: list[str], path: tuple[str, ...], node: dict[str, Any],
+                  values: dict[str, Any]) -> None:
+    """Tables with names of the owner's choice; one in comments shows the keys."""
+    text = SECTION_TEXTS[".".join(path) + ".*"]
+    for name, inner in values.items():
+        _render_header(lines, path + (name,), text)
+        for key, option in node["*"].items():
+            _render_option(lines, option, key, inner.get(key, option.default))
+    _render_header(lines, path + ("NAME",), text, "#")
+    for key, option in node["*"].items():
+        _render_option(lines, option, key, option.default)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
