@@ -97,6 +97,19 @@ class RelayError(PylonError):
     code = "relay"
 
 
+class RelayMisbehaved(RelayError):
+    """A relay broke the protocol or a limit; it is left alone for longer than one that is down.
+
+    `close_code` is the WebSocket status that it is told.
+    """
+
+    code = "relay-misbehaved"
+
+    def __init__(self, message, close_code=1002):
+        super().__init__(message)
+        self.close_code = close_code
+
+
 class BackendError(PylonError):
     """A backend failed to complete a prompt; another backend or a later try may do better."""
 

@@ -208,7 +208,7 @@ OPTIONS: tuple[Option, ...] = (
             _between(1, 1000)),
     _flag("relay.allow_private", False, "Also use relays with private addresses that others "
           "name."),
-    _text("relay.ca_file", "", "Certificates to trust for relays, instead of the system's."),
+    _text("relay.ca_file", "", "Certificates to trust for relays besides the system's."),
     _number("relay.backoff_max_secs", 300, "Longest pause before connecting again.",
             _between(1, 86400)),
 
