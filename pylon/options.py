@@ -138,7 +138,9 @@ OPTIONS: tuple[Option, ...] = (
             _count),
     _number("provider.job_timeout_secs", 600, "Longest that one job may take.", _secs),
     _number("provider.max_job_age_secs", 900, "Older jobs are left alone.", _secs),
-    _flag("provider.partial", True, "Stream partial answers to the customer."),
+    _texts("provider.feedback", ["processing", "partial", "error", "success"],
+           "Feedback that customers get while their job runs (payment-required and errors after "
+           "payment are always sent).", _one_of("processing", "partial", "error", "success")),
     _number("provider.partial_interval_secs", 2, "Least time between two partial answers.", _secs),
     _texts("provider.models", [], "Models that may be asked for; empty means all that the "
            "backends have."),

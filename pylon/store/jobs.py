@@ -95,6 +95,24 @@ def in_stage(db: Database, *stages: JobStage, limit: int = 1000) -> list[JobRow]
     return [JobRow.of(row) for row in rows]
 
 
+def begin_settling(db: Database, now: int) -> list[JobRow]:
+    """DELIVERED -> SETTLING for held payments; returns all that are SETTLING or CANCELLING.
+
+    Work whose hold ran out before a relay took the result is let go: DONE -> CANCELLING.
+    """
+    moves = db.query("SELECT id, stage FROM jobs WHERE payment = 'hold' AND (stage = 'delivered' "
+                     "OR (stage = 'done' AND deadline_at <= ?))", (now,))
+    if moves:
+        with db.transaction(durable=True) as tx:
+            for row in moves:
+                to = J.SETTLING if row["stage"] == J.DELIVERED else J.CANCELLING
+                advance(tx, row["id"], to, now)
+                if to == J.CANCELLING:
+                    tx.execute("DELETE FROM outbox WHERE purpose = 'result' AND ref = ?",
+                               (row["id"],))
+    return in_stage(db, J.SETTLING, J.CANCELLING)
+
+
 def count(db: Database, stages: Sequence[JobStage], customer: str | None = None) -> int:
     marks = ",".join("?" * len(stages))
     sql = f"SELECT count(*) AS n FROM jobs WHERE stage IN ({marks})"
@@ -133,8 +151,9 @@ def claim(db: Database, lease: str, now: int) -> JobRow | None:
         row = tx.execute(
             f"UPDATE jobs SET stage = 'running', lease = ?, attempts = attempts + 1, "
             f"updated_at = ?, started_at = ? WHERE id = (SELECT id FROM jobs WHERE stage IN "
-            f"({marks}) ORDER BY stage = 'free', created_at LIMIT 1) RETURNING *",
-            (lease, now, now, *(s.value for s in CLAIMABLE))).fetchone()
+            f"({marks}) AND ready_at <= ? ORDER BY stage = 'free', created_at LIMIT 1) "
+            "RETURNING *",
+            (lease, now, now, *(s.value for s in CLAIMABLE), now)).fetchone()
         if row is None:
             return None
         journal.add(tx, "JobStarted", row["id"], {"model": row["model"],
@@ -144,10 +163,11 @@ def claim(db: Database, lease: str, now: int) -> JobRow | None:
 
 
 def put_back(tx: sqlite3.Connection, job: JobRow, why: str, now: int,
-             count_attempt: bool = True) -> None:
+             count_attempt: bool = True, delay_secs: int = 0) -> None:
     """An interrupted job goes back where it came from: FREE, PAID or HELD."""
     attempts = job.attempts if count_attempt else max(0, job.attempts - 1)
-    advance(tx, job.id, _ORIGIN[job.payment], now, lease=None, attempts=attempts)
+    advance(tx, job.id, _ORIGIN[job.payment], now, lease=None, attempts=attempts,
+            ready_at=now + delay_secs)
     journal.add(tx, "JobInterrupted", job.id, {"reason": why, "attempt": job.attempts}, now)
 
 
@@ -155,6 +175,42 @@ def interrupted(db: Database, lease: str) -> list[JobRow]:
     """Jobs that another boot of this daemon left RUNNING."""
     rows = db.query("SELECT * FROM jobs WHERE stage = 'running' AND lease IS NOT ?", (lease,))
     return [JobRow.of(row) for row in rows]
+
+
+def next_ready_at(db: Database) -> int | None:
+    """When the earliest job that waits out a back-off may run; None when nothing waits."""
+    marks = ",".join("?" * len(CLAIMABLE))
+    row = db.one(f"SELECT min(ready_at) AS at FROM jobs WHERE stage IN ({marks})",
+                 tuple(s.value for s in CLAIMABLE))
+    return row["at"] if row else None
+
+
+def finish(tx: sqlite3.Connection, job: JobRow, facts: dict[str, Any], amount_msats: int | None,
+           now: int) -> None:
+    """RUNNING -> DONE; the caller puts the signed result into the outbox in this transaction.
+
+    `facts`: result_event_id, output_hash, backend, prompt_tokens, completion_tokens, duration_ms.
+    """
+    advance(tx, job.id, J.DONE, now, lease=None, **facts)
+    journal.add(tx, "JobCompleted", job.id,
+                {"amount_msats": amount_msats, "duration_ms": facts["duration_ms"],
+                 "completion_tokens": facts["completion_tokens"],
+                 "backend": facts["backend"]}, now)
+
+
+def fail(tx: sqlite3.Connection, job: JobRow, stage: JobStage, code: str, reason: str,
+         now: int) -> None:
+    """Give a job up: FAILED (free) or CANCELLING (held); `invoices.owe` does the paid ones."""
+    advance(tx, job.id, stage, now, code=code, error_message=reason, lease=None)
+    journal.add(tx, "JobFailed", job.id, {"code": code, "reason": reason}, now)
+
+
+def free_since(db: Database, customer: str, since: int) -> int:
+    """How many jobs this customer was given free since then (refused ones not counted)."""
+    row = db.one("SELECT count(*) AS n FROM jobs WHERE customer_pubkey = ? AND created_at >= ? "
+                 "AND payment = 'none' AND stage NOT IN ('rejected', 'cancelled')",
+                 (customer, since))
+    return row["n"] if row else 0
 
 
 def queued(db: Database) -> int:

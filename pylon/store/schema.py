@@ -107,6 +107,7 @@ ALTER TABLE jobs ADD COLUMN bid_msats INTEGER;
 ALTER TABLE jobs ADD COLUMN deadline_at INTEGER;
 ALTER TABLE jobs ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN lease TEXT;
+ALTER TABLE jobs ADD COLUMN ready_at INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN hold_preimage TEXT;
 ALTER TABLE jobs ADD COLUMN result_event_id TEXT;
 ALTER TABLE jobs ADD COLUMN backend TEXT;
@@ -121,6 +122,8 @@ UPDATE jobs SET status = 'failed', error_message = coalesce(error_message,
 CREATE INDEX idx_jobs_open ON jobs(stage, created_at) WHERE stage IN
     ('received', 'gathering', 'invoicing', 'quoted', 'free', 'paid', 'held', 'running', 'done',
      'settling', 'cancelling');
+
+CREATE INDEX idx_jobs_to_settle ON jobs(stage) WHERE payment = 'hold' AND stage = 'delivered';
 
 CREATE TABLE invoices_new (
     id TEXT PRIMARY KEY,
