@@ -194,6 +194,8 @@ OPTIONS: tuple[Option, ...] = (
     _number("backends.*.weight", 1, "Share of the work among backends with the same model.",
             _between(1, 1000)),
     _texts("backends.*.models", [], "Models to use of it; empty means all."),
+    _number("backends.*.context_tokens", 0, "Context of its models; 0 means what it says itself, "
+            "with ollama 8192 at most.", _between(0, 10_000_000)),
 
     _number("limits.first_token_secs", 120, "Longest wait for the first token.", _secs),
     _number("limits.between_tokens_secs", 60, "Longest wait between two tokens.", _secs),
@@ -234,8 +236,8 @@ OPTIONS: tuple[Option, ...] = (
             _sats),
     _number("customer.quote_secs", 5, "Time for providers to send their quotes.", _secs),
     _number("customer.timeout_secs", 120, "Longest wait for an answer.", _secs),
-    _text("customer.policy", "cheap", "Which quote to take: cheap, fast or reliable.",
-          _one_of("cheap", "fast", "reliable")),
+    _text("customer.policy", "cheap", "Which quote to take: free, cheap, fast or trusted.",
+          _one_of("free", "cheap", "fast", "trusted")),
 
     _flag("api.enabled", False, "Serve the OpenAI-compatible HTTP endpoint."),
     _text("api.bind", "127.0.0.1:9899", "Where it listens.",

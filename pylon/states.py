@@ -25,6 +25,17 @@ Being paid (one job):
 Paying (one intent):
 
     RESERVED -> SENT -> SUCCEEDED | FAILED | UNKNOWN -> SUCCEEDED | FAILED
+
+Buying (one order of ours):
+
+    NEW -> SENT                                     stored and signed; a relay has accepted it
+    SENT -> ACCEPTED                                a priced quote was chosen: it will be paid
+    ACCEPTED -> SENT                                that payment failed for certain: choose again
+    ACCEPTED -> PAID                                the wallet says that it is paid
+    SENT | ACCEPTED | PAID -> COMPLETED             free, held or paid: the result is stored
+    NEW | SENT -> CANCELLED                         nothing was promised to anybody
+    any open state -> FAILED | EXPIRED              from PAID: the provider owes us
+    FAILED | EXPIRED -> COMPLETED                   a late result is still a result
 """
 
 from __future__ import annotations
@@ -69,9 +80,6 @@ class PaymentState(_Word):
 
 
 class OrderState(_Word):
-    """One order of ours: NEW (stored) -> SENT (a relay has it) -> ACCEPTED (a quote was chosen)
-    -> PAID -> COMPLETED; every open state may end FAILED, EXPIRED or CANCELLED."""
-
     NEW = "new"
     SENT = "sent"
     ACCEPTED = "accepted"
@@ -129,7 +137,7 @@ PAYMENT_EDGES: dict[PaymentState, tuple[PaymentState, ...]] = {
 ORDER_EDGES: dict[OrderState, tuple[OrderState, ...]] = {
     O.NEW: (O.SENT, O.FAILED, O.CANCELLED, O.EXPIRED),
     O.SENT: (O.ACCEPTED, O.COMPLETED, O.FAILED, O.CANCELLED, O.EXPIRED),
-    O.ACCEPTED: (O.SENT, O.PAID, O.COMPLETED, O.FAILED, O.CANCELLED, O.EXPIRED),
+    O.ACCEPTED: (O.SENT, O.PAID, O.COMPLETED, O.FAILED, O.EXPIRED),
     O.PAID: (O.COMPLETED, O.FAILED, O.EXPIRED),
     O.COMPLETED: (), O.FAILED: (O.COMPLETED,), O.EXPIRED: (O.COMPLETED,), O.CANCELLED: (),
 }
@@ -160,5 +168,6 @@ PUBLIC_STATUS: dict[JobStage, str] = {
 }
 
 CLAIMABLE = (J.HELD, J.PAID, J.FREE)        # a worker may take these; money goes first
+OPEN_ORDERS = (O.NEW, O.SENT, O.ACCEPTED, O.PAID)
 OPEN_STAGES = (J.RECEIVED, J.GATHERING, J.INVOICING, J.QUOTED, J.FREE, J.PAID, J.HELD, J.RUNNING,
                J.DONE, J.SETTLING, J.CANCELLING)

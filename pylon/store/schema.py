@@ -262,10 +262,88 @@ INSERT INTO totals SELECT 'jobs_completed', count(*) FROM jobs WHERE status = 'c
 INSERT INTO totals SELECT 'earnings_msats', coalesce(sum(amount_msats), 0) FROM earnings;
 """
 
+# What we buy. A dealing is all that passed between one order and one provider.
+ORDERS = """
+CREATE TABLE orders (
+    id TEXT PRIMARY KEY,
+    kind INTEGER NOT NULL,
+    pubkey TEXT NOT NULL,
+    account TEXT NOT NULL,
+    state TEXT NOT NULL,
+    prompt TEXT,
+    model TEXT,
+    details TEXT NOT NULL,
+    encryption TEXT NOT NULL DEFAULT '',
+    target TEXT,
+    targets TEXT NOT NULL DEFAULT '[]',
+    relays TEXT NOT NULL DEFAULT '[]',
+    policy TEXT NOT NULL,
+    bid_msats INTEGER,
+    max_msats INTEGER NOT NULL CHECK (max_msats >= 0),
+    first INTEGER NOT NULL,
+    quote_secs INTEGER NOT NULL,
+    timeout_secs INTEGER NOT NULL,
+    quote_until INTEGER NOT NULL,
+    deadline_at INTEGER NOT NULL,
+    provider TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    result TEXT,
+    result_event_id TEXT UNIQUE,
+    code TEXT,
+    error_message TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    ended_at INTEGER
+);
+CREATE INDEX idx_orders_created ON orders(created_at);
+CREATE INDEX idx_orders_open ON orders(state) WHERE state IN ('new', 'sent', 'accepted', 'paid');
+CREATE TABLE order_events (
+    event_id TEXT PRIMARY KEY,
+    order_id TEXT NOT NULL REFERENCES orders(id) ON DELETE CASCADE,
+    provider TEXT,
+    created_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX idx_order_events_order ON order_events(order_id);
+CREATE TABLE dealings (
+    order_id TEXT NOT NULL REFERENCES orders(id) ON DELETE CASCADE,
+    provider TEXT NOT NULL,
+    source TEXT NOT NULL DEFAULT 'relay' CHECK (source IN ('relay', 'internal')),
+    asked_at INTEGER NOT NULL,
+    last_at INTEGER NOT NULL,
+    offered_at INTEGER,
+    quoted_at INTEGER,
+    quote_event_id TEXT,
+    amount_msats INTEGER,
+    bolt11 TEXT,
+    payment_hash TEXT,
+    expires_at INTEGER,
+    paid_at INTEGER,
+    paid_msats INTEGER,
+    delivered_at INTEGER,
+    result TEXT,
+    result_event_id TEXT,
+    ended_at INTEGER,
+    code TEXT,
+    reason TEXT,
+    PRIMARY KEY (order_id, provider)
+) WITHOUT ROWID;
+CREATE INDEX idx_dealings_provider ON dealings(provider, asked_at);
+CREATE TRIGGER orders_born BEFORE INSERT ON orders WHEN NEW.state <> 'new'
+    BEGIN SELECT RAISE(ABORT, 'illegal step of an order'); END;
+CREATE TRIGGER orders_state BEFORE UPDATE OF state ON orders
+    WHEN OLD.state <> NEW.state AND NOT EXISTS
+        (SELECT 1 FROM edges WHERE machine = 'order' AND old = OLD.state AND new = NEW.state)
+    BEGIN SELECT RAISE(ABORT, 'illegal step of an order'); END;
+CREATE TRIGGER dealings_one_quote BEFORE UPDATE OF payment_hash ON dealings
+    WHEN OLD.payment_hash IS NOT NULL AND NEW.payment_hash IS NOT OLD.payment_hash
+    BEGIN SELECT RAISE(ABORT, 'illegal step of an order'); END;
+"""
+
 MIGRATIONS: tuple[tuple[str, str], ...] = (
     ("001_initial_schema", INITIAL),
     ("002_invoices", INVOICES),
     ("101_stages", STAGES),
+    ("102_orders", ORDERS),
 )
 
 
