@@ -128,6 +128,12 @@ class BackendRefused(BackendError):
     code = "backend-refused"
 
 
+class BackendCancelled(BackendError):
+    """The caller no longer wants the answer; the connection to the backend is closed."""
+
+    code = "cancelled"
+
+
 class WalletError(PylonError):
     """The wallet answered, and the answer is no."""
 

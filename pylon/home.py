@@ -11,11 +11,12 @@ import stat
 import tempfile
 from pathlib import Path
 
-from pylon.errors import HomeError
+from pylon.errors import ConfigError, HomeError
 
 SYSTEM_CONFIG = Path("/etc/pylon/config.toml")
 SYSTEM_OPENAGENTS = Path("/var/lib/pylon")
 MAX_SOCKET_PATH_BYTES = 107         # sun_path is 108 bytes with its NUL
+MAX_SECRET_BYTES = 65536
 
 
 class Home:
@@ -109,3 +110,47 @@ def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def read_secret(name: str, home: Home) -> str:
+    """The secret in the file that an option `*_file` names, without white space around it.
+
+    A bare NAME is a systemd credential where there is one, else a file in the home's `secrets`;
+    anything else is a path. The file must be ours or root's, and 0600. Raises ConfigError, which
+    never repeats what the file holds.
+    """
+    path = _secret_path(name, home)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            _check_secret(path, os.fstat(fd))
+            data = file.read(MAX_SECRET_BYTES + 1)
+        text = data.decode("utf-8").strip()
+    except OSError as err:
+        raise ConfigError(f"the secret in {path} cannot be read: {err.strerror}") from err
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} holds no text") from None
+    if not text or len(data) > MAX_SECRET_BYTES:
+        raise ConfigError(f"{path} is empty or too long for a secret")
+    return text
+
+
+def _secret_path(name: str, home: Home) -> Path:
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if "/" not in name:
+        if credentials and (Path(credentials) / name).exists():
+            return Path(credentials) / name
+        return home.secrets / name
+    return home.root / os.path.expanduser(name)         # an absolute path stays what it is
+
+
+def _check_secret(path: Path, info: os.stat_result) -> None:
+    if not stat.S_ISREG(info.st_mode):
+        raise ConfigError(f"{path} is no regular file")
+    if str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY"):
+        return                              # systemd guards these itself, by ownership and ACL
+    if info.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(f"{path} belongs to uid {info.st_uid}, not to you")
+    if stat.S_IMODE(info.st_mode) & 0o077:
+        raise ConfigError(f"{path} has mode {stat.S_IMODE(info.st_mode):04o}: others can read "
+                          f"this secret; mend it with: chmod 0600 '{path}'")
