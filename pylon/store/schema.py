@@ -173,9 +173,12 @@ CREATE TRIGGER entries_stay BEFORE DELETE ON entries
     BEGIN SELECT RAISE(ABORT, 'the books are append-only'); END;
 
 CREATE TABLE payments (
-    action_key TEXT PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    action_key TEXT NOT NULL,
     account TEXT NOT NULL,
     purpose TEXT NOT NULL,
+    scope TEXT,
+    counterparty TEXT,
     wallet TEXT NOT NULL,
     bolt11 TEXT NOT NULL,
     payment_hash TEXT NOT NULL,
@@ -184,6 +187,7 @@ CREATE TABLE payments (
     fee_cap_msats INTEGER NOT NULL CHECK (fee_cap_msats >= 0),
     state TEXT NOT NULL,
     prepared TEXT,
+    counts_at INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
     sent_at INTEGER,
     ended_at INTEGER,
@@ -191,9 +195,11 @@ CREATE TABLE payments (
     preimage TEXT,
     reason TEXT
 );
+CREATE UNIQUE INDEX idx_payments_action ON payments(action_key) WHERE state <> 'failed';
 CREATE UNIQUE INDEX idx_payments_hash ON payments(payment_hash) WHERE state <> 'failed';
 CREATE INDEX idx_payments_open ON payments(state) WHERE state IN ('reserved', 'sent', 'unknown');
-CREATE INDEX idx_payments_account ON payments(account, created_at);
+CREATE INDEX idx_payments_account ON payments(account, counts_at);
+CREATE INDEX idx_payments_scope ON payments(scope) WHERE scope IS NOT NULL;
 
 CREATE TABLE owed (
     id TEXT PRIMARY KEY,
@@ -254,6 +260,15 @@ CREATE TRIGGER payments_state BEFORE UPDATE OF state ON payments
     BEGIN SELECT RAISE(ABORT, 'illegal step of a payment'); END;
 CREATE TRIGGER payments_born BEFORE INSERT ON payments WHEN NEW.state <> 'reserved'
     BEGIN SELECT RAISE(ABORT, 'illegal step of a payment'); END;
+CREATE TRIGGER payments_fixed BEFORE UPDATE OF id, action_key, account, purpose, scope,
+        counterparty, wallet, bolt11, payment_hash, payee, amount_msats, fee_cap_msats, counts_at,
+        created_at ON payments
+    BEGIN SELECT RAISE(ABORT, 'an intent is append-only'); END;
+CREATE TRIGGER payments_stay BEFORE DELETE ON payments
+    BEGIN SELECT RAISE(ABORT, 'an intent is append-only'); END;
+CREATE TRIGGER owed_state BEFORE UPDATE OF state ON owed
+    WHEN OLD.state IN ('refunded', 'waived') AND OLD.state <> NEW.state
+    BEGIN SELECT RAISE(ABORT, 'illegal step of what is owed'); END;
 CREATE TRIGGER earnings_total AFTER INSERT ON earnings
     BEGIN
         UPDATE totals SET value = value + NEW.amount_msats WHERE name = 'earnings_msats';
