@@ -5,9 +5,8 @@ refuse every other step; `recover` in the roles knows what each state left behin
 
 Being paid (one job):
 
-    RECEIVED -> REJECTED                            refused, with a code
-    RECEIVED -> GATHERING -> ...                    its inputs are events that must be fetched
-    RECEIVED -> FREE                                no payment due
+    born RECEIVED (a price is due), FREE (none is), GATHERING, or REJECTED (with a code)
+    GATHERING -> RECEIVED | FREE | REJECTED         its inputs are events that must be fetched
     RECEIVED -> INVOICING -> QUOTED                 intent stored, wallet asked, invoice published
     QUOTED -> PAID                                  the wallet shows the money (booked here)
     QUOTED -> HELD                                  the wallet holds the money (nothing booked)
@@ -108,9 +107,9 @@ class TickState(_Word):
 J, P, O, A, T = JobStage, PaymentState, OrderState, AgentState, TickState
 
 JOB_EDGES: dict[JobStage, tuple[JobStage, ...]] = {
-    J.RECEIVED: (J.REJECTED, J.GATHERING, J.FREE, J.INVOICING, J.CANCELLED, J.EXPIRED),
-    J.GATHERING: (J.REJECTED, J.FREE, J.INVOICING, J.CANCELLED, J.EXPIRED),
-    J.INVOICING: (J.QUOTED, J.REJECTED, J.CANCELLED, J.EXPIRED),
+    J.RECEIVED: (J.REJECTED, J.INVOICING, J.CANCELLED),
+    J.GATHERING: (J.REJECTED, J.FREE, J.RECEIVED, J.CANCELLED),
+    J.INVOICING: (J.QUOTED, J.REJECTED, J.CANCELLED),
     J.QUOTED: (J.PAID, J.HELD, J.EXPIRED, J.CANCELLED, J.OWED),
     J.EXPIRED: (J.PAID, J.HELD, J.OWED),
     J.CANCELLED: (J.OWED,),

@@ -141,18 +141,21 @@ class Admission:
         if terms.min_pow_bits and nip13.committed(event) < terms.min_pow_bits:
             raise Refused("low-pow", f"{terms.min_pow_bits} bits of work are asked for")
 
-    def admit(self, job: Job, now: int) -> Admitted:
-        """The terms on which a parsed job is taken. Raises Refused."""
+    def admit(self, job: Job, now: int, fetched: list[str] | None = None) -> Admitted:
+        """The terms on which a parsed job is taken. Raises Refused.
+
+        A job whose inputs are events is looked at twice: on arrival, and with what was fetched.
+        """
         if self.closed:
             raise Refused("closed", self.closed)
-        needs_inputs = self._check_inputs(job)
+        needs_inputs = self._check_inputs(job) and fetched is None
         options = params.parse(job.params, self._config)
         _, model = self._registry.choose(job.params.get("model"))
-        text = "" if needs_inputs else prompts.prompt_text(job)
-        self._check_size(job, text, model, options["max_tokens"])
+        text = "" if needs_inputs else prompts.prompt_text(job, fetched)
+        self._check_size(text, model, options["max_tokens"])
         if not needs_inputs:
-            prompts.messages(job)                               # refuses bad parameters now
-        output_bytes = self._output_room(job)
+            prompts.messages(job, fetched)                      # refuses bad parameters now
+        output_bytes = self.output_room(job)
         price = self._price(job, model, text, options["max_tokens"], now)
         self._check_queue(job, price)
         return Admitted(model, price, price == 0, options["max_tokens"], output_bytes,
@@ -170,7 +173,7 @@ class Admission:
             raise Refused("unsupported-output", "this node answers in text/plain only")
         return fetch
 
-    def _check_size(self, job: Job, text: str, model: str, max_tokens: int) -> None:
+    def _check_size(self, text: str, model: str, max_tokens: int) -> None:
         size, limit = len(text.encode()), self._config.provider.max_prompt_bytes
         if size > limit:
             raise Refused("too-large", f"the prompt has {size} bytes, {limit} are taken")
@@ -180,7 +183,7 @@ class Admission:
             raise Refused("prompt-too-long", f"prompt and answer need about {need} tokens, "
                           f"{model} has {context}")
 
-    def _output_room(self, job: Job) -> int:
+    def output_room(self, job: Job) -> int:
         """Bytes of answer that fit one result event beside its request and i tags."""
         if job.encryption:
             room = ENCRYPTED_RESULT_BYTES

@@ -1,0 +1,194 @@
+"""Provider: builds the roles of provider mode, connects their doorbells, starts and stops them.
+
+Owned by the daemon. Holds no job's state: that is in the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Callable
+
+from pylon.nostr.event import Event
+from pylon.nostr.keys import Keys
+from pylon.provider.admission import Admission
+from pylon.provider.announce import Announcer
+from pylon.provider.inputs import Gatherer
+from pylon.provider.intake import Intake
+from pylon.provider.payments import Till, Watch
+from pylon.provider.worker import Doorbell, Worker, recover
+from pylon.relays.pool import Pool, Subscription
+from pylon.relays.publisher import Publisher
+from pylon.role import Role
+from pylon.states import JobStage
+from pylon.store import jobs, meta
+from pylon.store.database import Database
+from pylon.wallets.wallet import Wallet
+
+log = logging.getLogger(__name__)
+
+JOBS, CANCELS = "jobs", "cancels"
+CANCEL_REFRESH_SECS = 1.0
+MAX_CANCEL_AUTHORS = 200
+OPEN = (JobStage.RECEIVED, JobStage.GATHERING, JobStage.INVOICING, JobStage.QUOTED,
+        JobStage.FREE, JobStage.RUNNING)
+
+
+class Provider:
+    """Provider mode of one node."""
+
+    def __init__(self, db: Database, keys: Keys, config: Any, pool: Pool, publisher: Publisher,
+                 registry: Any, wallet: Callable[[], Wallet | None], lease: str,
+                 on_paid: Callable[[], None] = lambda: None) -> None:
+        self._db, self._keys, self._config, self._pool = db, keys, config, pool
+        self._publisher, self._registry, self._lease = publisher, registry, lease
+        self.admission = Admission(db, config, registry, wallet, pool.max_event_bytes)
+        self._doorbell = Doorbell()
+        self.till = Till(db, keys, config, wallet, self._rang_money)
+        self.watch = Watch(db, keys, config, wallet, self._doorbell.ring, publisher.ring)
+        self.gatherer = Gatherer(db, keys, self.admission, pool, self._stored)
+        self.announcer = Announcer(db, keys, config, registry, self._publish, publisher.ring)
+        self.cancels = CancelWatch(db, pool, self._intake_deletions)
+        self.workers = [self._worker(number) for number in
+                        range(1, config.provider.max_concurrent_jobs + 1)]
+        self.intake = Intake(db, keys, config, self.admission, pool.usable_relays, self._stored,
+                             self._cancel)
+
+    def _worker(self, number: int) -> Worker:
+        worker = Worker(f"worker-{number}", self._db, self._keys, self._config, self._registry,
+                        self._lease, self._publish, self._done, self.admission.output_room)
+        self._doorbell.add(worker)
+        return worker
+
+    @property
+    def roles(self) -> list[Role]:
+        return [self.till, self.watch, self.gatherer, self.announcer, self.cancels, *self.workers]
+
+    def start(self) -> None:
+        """Pick up what the last boot left, then open the doors."""
+        now = int(time.time())
+        lost = recover(self._db, self._keys, self._lease, self._config.provider.max_attempts, now)
+        if lost:
+            log.warning("%d jobs were interrupted by the last stop", lost)
+        for role in self.roles:
+            if role is not self.announcer or self._config.provider.announce:
+                role.start()
+        self._subscribe(now)
+
+    def _subscribe(self, now: int) -> None:
+        self._pool.subscribe(Subscription(
+            JOBS, [{"kinds": list(self._config.provider.kinds), "since": self._since(now)}],
+            self.intake.on_jobs, wanted=self.intake.wanted,
+            resume_overlap_secs=self._config.provider.max_job_age_secs))
+
+    def _since(self, now: int) -> int:
+        """Not before the node last ran, and never older than the age that admission takes."""
+        last = int(meta.get(self._db, "alive_at") or now)
+        return max(now - self._config.provider.max_job_age_secs, last - 60)
+
+    def close_doors(self) -> None:
+        """First act of a stop: nothing new is taken."""
+        self.admission.closed = "the node is stopping"
+        self._pool.unsubscribe(JOBS)
+
+    def stop(self, grace_secs: float) -> None:
+        """Let running jobs finish within the grace, then put them back into the queue."""
+        self.close_doors()
+        deadline = time.monotonic() + grace_secs
+        if self._config.provider.announce:
+            self.announcer.withdraw(int(time.time()))
+        for role in self.roles:
+            role.stop()
+        for worker in self.workers:
+            if not worker.join(max(0.0, deadline - time.monotonic())):
+                worker.abort()
+        for role in self.roles:
+            role.join(2)
+
+    def abort(self) -> None:
+        """The second signal: running jobs go back into the queue now."""
+        for worker in self.workers:
+            worker.abort()
+
+    def reload(self, config: Any) -> None:
+        """New settings for what comes in from now on; running jobs keep theirs."""
+        self._config = config
+        self.admission.configure(config)
+        for part in (self.intake, self.till, self.watch, self.announcer, *self.workers):
+            part._config = config
+        self._subscribe(int(time.time()))
+        self.announcer.wake()
+
+    def pause(self, why: str | None) -> None:
+        """Take no new work (why), or take it again (None)."""
+        self.admission.closed = why
+
+    def facts(self) -> dict[str, Any]:
+        """For status: what is under way."""
+        return {"queued": jobs.queued(self._db),
+                "running": sum(worker.job_id is not None for worker in self.workers),
+                "quoted": jobs.count(self._db, (JobStage.QUOTED,)),
+                "closed": self.admission.closed,
+                "models": sorted(model.name for model in self._registry.models())}
+
+    def delivered(self) -> None:
+        """A relay took a result: held money can be taken. Called by the publisher's owner."""
+        self.watch.wake()
+
+    def models_changed(self) -> None:
+        self.announcer.wake()
+        self._doorbell.ring()
+
+    def _publish(self, event: Event, relays: list[str]) -> None:
+        """Send now what nothing hangs on; the pool drops it where a relay is slow or down."""
+        self._pool.publish(event.id, event.to_json(), relays)
+
+    def _stored(self) -> None:
+        self.till.wake()
+        self.gatherer.wake()
+        self._doorbell.ring()
+        self._publisher.ring()
+        self.cancels.wake()
+
+    def _rang_money(self) -> None:
+        self._publisher.ring()
+        self.watch.wake()
+
+    def _done(self) -> None:
+        self._publisher.ring()
+        self.watch.wake()
+
+    def _cancel(self, job_id: str) -> None:
+        for worker in self.workers:
+            worker.cancel_job(job_id)
+
+    def _intake_deletions(self, relay: str, events: list[Event]) -> None:
+        self.intake.on_deletions(relay, events)
+
+
+class CancelWatch(Role):
+    """Listens for deletions by the customers whose jobs are open, and by nobody else.
+
+    Thread: cancels. Woken by intake; rests a second between two changes of the subscription.
+    """
+
+    def __init__(self, db: Database, pool: Pool,
+                 on_events: Callable[[str, list[Event]], None]) -> None:
+        super().__init__("cancels")
+        self._db, self._pool, self._on_events = db, pool, on_events
+        self._authors: list[str] = []
+
+    def step(self, now: int) -> None:
+        rows = jobs.in_stage(self._db, *OPEN, limit=MAX_CANCEL_AUTHORS)
+        authors = sorted({row.customer_pubkey for row in rows})
+        if authors and not set(authors) <= set(self._authors):
+            self._pool.subscribe(Subscription(
+                CANCELS, [{"kinds": [5], "authors": authors, "since": now - 60}],
+                self._on_events))
+            self._authors = authors
+        elif not authors and self._authors:
+            self._pool.unsubscribe(CANCELS)
+            self._authors = []
+        self.wait(None)
+        if not self.stopping:
+            self.wait(CANCEL_REFRESH_SECS)      # gather further customers before asking again
