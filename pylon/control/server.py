@@ -1,0 +1,398 @@
+"""The control server: one thread accepts and reads, a few threads serve.
+
+The reading thread (`control`) selects over the listener and the clients that have not finished
+their first line; it alone reads from them, so a silent or trickling client costs no thread. It
+has 2 seconds for its line, and when too many wait the one that waited longest is shed. Complete
+commands go to 8 serving threads; a stream gets one of 8 threads of its own. Started and stopped
+by the daemon.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import select
+import selectors
+import socket
+import socketserver
+import stat
+import struct
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pylon.control.protocol import MAX_LINE_BYTES, encode_error, encode_reply, parse_command
+from pylon.errors import InvalidMessage, PylonError
+from pylon.home import SYSTEM_OPENAGENTS, Home
+from pylon.log import Repeated
+
+log = logging.getLogger(__name__)
+
+SERVING_THREADS = 8
+MAX_STREAMS = 8
+MAX_WAITING_CLIENTS = 64            # connected, line not complete; beyond it the oldest is shed
+MAX_QUEUED_COMMANDS = 64
+FIRST_LINE_SECS = 2.0
+SEND_SECS = 5.0
+REMEMBERED_REPLIES = 512            # of commands with a request_id
+ACCEPT_PAUSE_SECS = 0.5             # when no descriptor is left
+SO_PEERGROUPS = 59                  # socket(7), Linux 4.13; not in Python's socket module
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who asks, as the kernel says."""
+
+    uid: int
+    pid: int
+    may_change: bool                # False: a member of the group, who may only ask
+    request_id: str = ""
+
+
+Handler = Callable[[dict[str, Any], Peer], object]
+Stream = Callable[[dict[str, Any], Peer], Iterator[object]]
+
+
+class _Listener(socketserver.UnixStreamServer):
+    """Binds under a temporary name and renames, so that nobody meets a half-made socket."""
+
+    request_queue_size = 128
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.group_may_ask = home.root.parent == SYSTEM_OPENAGENTS
+        super().__init__(str(home.root / f".ctl{os.getpid()}"), socketserver.BaseRequestHandler,
+                         bind_and_activate=False)
+        try:
+            self.server_bind()
+            os.chmod(str(self.server_address), 0o660 if self.group_may_ask else 0o600)
+            self.server_activate()
+            os.rename(str(self.server_address), home.socket)
+        except BaseException:
+            self.server_close()
+            raise
+        self.inode = os.stat(home.socket).st_ino
+        self.socket.setblocking(False)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        conn, address = self.socket.accept()
+        conn.setblocking(False)
+        return conn, address
+
+    def peer_of(self, conn: socket.socket) -> Peer | None:
+        """None for somebody who has no business here."""
+        creds = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid, uid, gid = struct.unpack("3i", creds)
+        if uid in (0, os.geteuid()):
+            return Peer(uid, pid, may_change=True)
+        if self.group_may_ask and os.getegid() in (gid, *_peer_groups(conn)):
+            return Peer(uid, pid, may_change=False)
+        return None
+
+    def remove(self) -> None:
+        """Unlink the socket if it is still ours."""
+        self.server_close()
+        try:
+            info = os.lstat(self.home.socket)
+            if stat.S_ISSOCK(info.st_mode) and info.st_ino == self.inode:
+                os.unlink(self.home.socket)
+        except FileNotFoundError:
+            log.debug("the socket was already gone")
+
+
+def _peer_groups(conn: socket.socket) -> tuple[int, ...]:
+    try:
+        data = conn.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * 1024)
+    except OSError:
+        return ()
+    return struct.unpack(f"{len(data) // 4}I", data)
+
+
+@dataclass(slots=True)
+class _Client:
+    conn: socket.socket
+    peer: Peer
+    deadline: float                 # monotonic
+    data: bytearray
+
+
+class Server:
+    """`handlers` answer once, `streams` answer with an iterator: each item is a line, and None
+    only asks whether the client is still there. `asking` names what changes nothing."""
+
+    def __init__(self, home: Home, handlers: Mapping[str, Handler],
+                 streams: Mapping[str, Stream] | None = None,
+                 asking: Collection[str] = ()) -> None:
+        self.handlers = {"Ping": _pong, **handlers}
+        self.streams = dict(streams or {})
+        self.asking = frozenset(asking) | {"Ping"}
+        self._listener = _Listener(home)
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._waiting: OrderedDict[int, _Client] = OrderedDict()    # by fd; reading thread only
+        self._commands: queue.Queue[tuple[_Client, bytes] | None] = \
+            queue.Queue(MAX_QUEUED_COMMANDS)
+        self._replies = _Replies()
+        self._streaming = threading.Semaphore(MAX_STREAMS)
+        self._stream_conns: set[socket.socket] = set()              # guarded by _streams_lock
+        self._streams_lock = threading.Lock()
+        self._stopping = False
+        self._trouble = Repeated(log)
+        self._threads: list[threading.Thread] = []
+
+    # -- for the daemon --
+
+    def start(self) -> None:
+        jobs = [("control", self._read_clients)]
+        jobs += [(f"control-{number}", self._serve) for number in range(1, SERVING_THREADS + 1)]
+        for name, work in jobs:
+            thread = threading.Thread(target=work, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self, timeout_secs: float = 3.0) -> None:
+        """Remove the socket, let running commands answer, end the threads."""
+        if self._stopping:
+            return
+        self._stopping = True
+        os.write(self._wake_write, b"x")
+        deadline = time.monotonic() + timeout_secs
+        with self._streams_lock:
+            for conn in self._stream_conns:
+                _shutdown(conn)
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._listener.remove()
+        if not any(thread.is_alive() for thread in self._threads):
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+
+    # -- the reading thread --
+
+    def _read_clients(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            selector.register(self._listener.socket, selectors.EVENT_READ)
+            while not self._stopping:
+                for key, _ in selector.select(self._next_deadline()):
+                    if key.fileobj is self._listener.socket:
+                        self._accept(selector)
+                    elif key.data is not None:
+                        self._read(selector, key.data)
+                self._shed_late(selector)
+            for client in list(self._waiting.values()):
+                self._drop(selector, client)
+        for _ in range(SERVING_THREADS):
+            self._commands.put(None)
+
+    def _next_deadline(self) -> float | None:
+        for client in self._waiting.values():           # oldest first, all get the same time
+            return max(0.0, client.deadline - time.monotonic())
+        return None
+
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        try:
+            conn, _ = self._listener.get_request()
+        except BlockingIOError:
+            return
+        except OSError as err:                          # EMFILE, ENFILE, ENOMEM: make room
+            self._trouble.failed("control: cannot accept: %s", err.strerror)
+            for client in list(self._waiting.values()):
+                self._drop(selector, client)
+            select.select([self._wake_read], [], [], ACCEPT_PAUSE_SECS)
+            return
+        self._trouble.over("control: accepts again")
+        peer = self._listener.peer_of(conn)
+        if peer is None:
+            _send_and_close(conn, encode_error("this daemon belongs to another user"), 0.0)
+            return
+        if len(self._waiting) >= MAX_WAITING_CLIENTS:
+            self._drop(selector, next(iter(self._waiting.values())))
+        client = _Client(conn, peer, time.monotonic() + FIRST_LINE_SECS, bytearray())
+        self._waiting[conn.fileno()] = client
+        selector.register(conn, selectors.EVENT_READ, client)
+
+    def _read(self, selector: selectors.BaseSelector, client: _Client) -> None:
+        try:
+            data = client.conn.recv(MAX_LINE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        client.data += data
+        end = client.data.find(b"\n")
+        if 0 <= end <= MAX_LINE_BYTES:
+            self._release(selector, client)
+            self._queue(client, bytes(client.data[:end]))
+        elif len(client.data) > MAX_LINE_BYTES:
+            self._release(selector, client)
+            _send_and_close(client.conn, encode_error("the line is too long"), 0.0)
+        elif not data:
+            self._drop(selector, client)
+
+    def _queue(self, client: _Client, line: bytes) -> None:
+        try:
+            self._commands.put_nowait((client, line))
+        except queue.Full:
+            _send_and_close(client.conn, encode_error("busy; ask again in a moment"), 0.0)
+
+    def _shed_late(self, selector: selectors.BaseSelector) -> None:
+        now = time.monotonic()
+        for client in list(self._waiting.values()):
+            if client.deadline > now:
+                return
+            self._release(selector, client)
+            _send_and_close(client.conn, encode_error("no command came in time"), 0.0)
+
+    def _release(self, selector: selectors.BaseSelector, client: _Client) -> None:
+        del self._waiting[client.conn.fileno()]
+        selector.unregister(client.conn)
+
+    def _drop(self, selector: selectors.BaseSelector, client: _Client) -> None:
+        self._release(selector, client)
+        client.conn.close()
+
+    # -- the serving threads --
+
+    def _serve(self) -> None:
+        while (item := self._commands.get()) is not None:
+            client, line = item
+            try:
+                self._answer(client, line)
+            except Exception:
+                log.exception("control: a command failed")
+                _send_and_close(client.conn, encode_error("internal error; see the log"),
+                                SEND_SECS)
+
+    def _answer(self, client: _Client, line: bytes) -> None:
+        try:
+            name, args = parse_command(line)
+            peer = self._admit(name, args, client.peer)
+        except PylonError as err:
+            _send_and_close(client.conn, encode_error(str(err)), SEND_SECS)
+            return
+        if name in self.streams:
+            self._open_stream(client.conn, name, args, peer)
+        else:
+            reply = self._replies.once(peer, lambda: self._run(name, args, peer))
+            _send_and_close(client.conn, reply, SEND_SECS)
+
+    def _admit(self, name: str, args: dict[str, Any], peer: Peer) -> Peer:
+        if name not in self.handlers and name not in self.streams:
+            raise InvalidMessage(f"unknown command {name}")
+        if not peer.may_change and name not in self.asking:
+            raise InvalidMessage("members of the group may ask, but not change")
+        request_id = args.pop("request_id", "")
+        if not isinstance(request_id, str) or len(request_id) > 128:
+            raise InvalidMessage("request_id must be a text of at most 128 characters")
+        return Peer(peer.uid, peer.pid, peer.may_change, request_id)
+
+    def _run(self, name: str, args: dict[str, Any], peer: Peer) -> bytes:
+        try:
+            return encode_reply(name, self.handlers[name](args, peer))
+        except PylonError as err:
+            return encode_error(str(err))
+        except Exception:
+            log.exception("control: %s failed", name)
+            return encode_error("internal error; see the log")
+
+    def _open_stream(self, conn: socket.socket, name: str, args: dict[str, Any],
+                     peer: Peer) -> None:
+        if not self._streaming.acquire(blocking=False):
+            _send_and_close(conn, encode_error("too many long commands at once"), SEND_SECS)
+            return
+        threading.Thread(target=self._stream, args=(conn, name, args, peer),
+                         name=f"control-{name}", daemon=True).start()
+
+    def _stream(self, conn: socket.socket, name: str, args: dict[str, Any], peer: Peer) -> None:
+        with self._streams_lock:
+            self._stream_conns.add(conn)
+        try:
+            conn.settimeout(SEND_SECS)
+            self._send_items(conn, name, self.streams[name](args, peer))
+        except PylonError as err:
+            _send_and_close(conn, encode_error(str(err)), SEND_SECS)
+        except OSError as err:
+            log.debug("control: the reader of %s is gone: %s", name, err)
+        except Exception:
+            log.exception("control: %s failed", name)
+            _send_and_close(conn, encode_error("internal error; see the log"), SEND_SECS)
+        finally:
+            with self._streams_lock:
+                self._stream_conns.discard(conn)
+            conn.close()
+            self._streaming.release()
+
+    def _send_items(self, conn: socket.socket, name: str, items: Iterator[object]) -> None:
+        try:
+            for item in items:
+                if self._stopping or _is_gone(conn):
+                    return
+                if item is not None:
+                    conn.sendall(encode_reply(name, item))
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()                             # a generator runs its finally at once
+
+
+class _Replies:
+    """Answers of commands that carry a request_id: asked again, they are given again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[int, str], _Reply] = OrderedDict()
+
+    def once(self, peer: Peer, run: Callable[[], bytes]) -> bytes:
+        if not peer.request_id:
+            return run()
+        key = (peer.uid, peer.request_id)
+        with self._lock:
+            mine = key not in self._known
+            reply = self._known.setdefault(key, _Reply(threading.Event()))
+            while len(self._known) > REMEMBERED_REPLIES:
+                self._known.popitem(last=False)
+        if mine:
+            reply.line = run()
+            reply.done.set()
+        else:
+            reply.done.wait()
+        return reply.line
+
+
+@dataclass(slots=True)
+class _Reply:
+    done: threading.Event
+    line: bytes = b""
+
+
+def _pong(args: dict[str, Any], peer: Peer) -> str:
+    return "Pong"
+
+
+def _is_gone(conn: socket.socket) -> bool:
+    """Whether a streaming client has hung up (it has nothing more to say)."""
+    poll = select.poll()
+    poll.register(conn, select.POLLIN)
+    return bool(poll.poll(0)) and conn.recv(1, socket.MSG_PEEK) == b""
+
+
+def _send_and_close(conn: socket.socket, line: bytes, timeout_secs: float) -> None:
+    try:
+        conn.settimeout(timeout_secs)               # 0: what does not fit at once is lost
+        conn.sendall(line)
+        _shutdown(conn)
+    except OSError as err:
+        log.debug("control: a client left before its answer: %s", err)
+    finally:
+        conn.close()
+
+
+def _shutdown(conn: socket.socket) -> None:
+    try:
+        conn.shutdown(socket.SHUT_RDWR)
+    except OSError as err:
+        log.debug("control: %s", err)

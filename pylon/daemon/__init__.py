@@ -1,0 +1,1 @@
+"""The daemon process: how it starts, what it is made of, how it stops."""
