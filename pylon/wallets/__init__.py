@@ -1,0 +1,1 @@
+"""Wallets: what makes and pays Lightning invoices, behind one small interface (`wallet`)."""
