@@ -60,6 +60,7 @@ REFUSALS: dict[str, str] = {
     "backend-failed": "the model failed on this job several times",
     "interrupted": "the job was interrupted by crashes too often",
     "deadline": "the job could not be finished in the time it had",
+    "undelivered": "no relay took the result before it expired",
     "result-too-large": "the answer does not fit an event",
     "cancelled": "the customer cancelled the job",
 }

@@ -193,6 +193,7 @@ class Watch(Role):
 
     def _look(self, wallet: Wallet, invoice: InvoiceRow, now: int, clock: float) -> bool:
         """Ask about one hash and act on the answer; False where the wallet does not answer."""
+        hit("K8")
         try:
             receipt = wallet.lookup(invoice.payment_hash)
             self._trouble.over("wallet answers again")

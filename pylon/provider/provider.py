@@ -13,6 +13,7 @@ from pylon.nostr.event import Event
 from pylon.nostr.keys import Keys
 from pylon.provider.admission import Admission
 from pylon.provider.announce import Announcer
+from pylon.provider.housekeeper import Housekeeper
 from pylon.provider.inputs import Gatherer
 from pylon.provider.intake import Intake
 from pylon.provider.payments import Till, Watch
@@ -21,7 +22,7 @@ from pylon.relays.pool import Pool, Subscription
 from pylon.relays.publisher import Publisher
 from pylon.role import Role
 from pylon.states import JobStage
-from pylon.store import jobs, meta
+from pylon.store import jobs
 from pylon.store.database import Database
 from pylon.wallets.wallet import Wallet
 
@@ -48,6 +49,7 @@ class Provider:
         self.watch = Watch(db, keys, config, wallet, self._doorbell.ring, publisher.ring)
         self.gatherer = Gatherer(db, keys, self.admission, pool, self._stored)
         self.announcer = Announcer(db, keys, config, registry, self._publish, publisher.ring)
+        self.housekeeper = Housekeeper(db, keys, config)
         self.cancels = CancelWatch(db, pool, self._intake_deletions)
         self.workers = [self._worker(number) for number in
                         range(1, config.provider.max_concurrent_jobs + 1)]
@@ -62,7 +64,8 @@ class Provider:
 
     @property
     def roles(self) -> list[Role]:
-        return [self.till, self.watch, self.gatherer, self.announcer, self.cancels, *self.workers]
+        return [self.till, self.watch, self.gatherer, self.announcer, self.cancels,
+                self.housekeeper, *self.workers]
 
     def start(self) -> None:
         """Pick up what the last boot left, then open the doors."""
@@ -77,14 +80,10 @@ class Provider:
 
     def _subscribe(self, now: int) -> None:
         self._pool.subscribe(Subscription(
-            JOBS, [{"kinds": list(self._config.provider.kinds), "since": self._since(now)}],
+            JOBS, [{"kinds": list(self._config.provider.kinds),
+                    "since": now - self._config.provider.max_job_age_secs}],
             self.intake.on_jobs, wanted=self.intake.wanted,
             resume_overlap_secs=self._config.provider.max_job_age_secs))
-
-    def _since(self, now: int) -> int:
-        """Not before the node last ran, and never older than the age that admission takes."""
-        last = int(meta.get(self._db, "alive_at") or now)
-        return max(now - self._config.provider.max_job_age_secs, last - 60)
 
     def close_doors(self) -> None:
         """First act of a stop: nothing new is taken."""
@@ -190,5 +189,4 @@ class CancelWatch(Role):
             self._pool.unsubscribe(CANCELS)
             self._authors = []
         self.wait(None)
-        if not self.stopping:
-            self.wait(CANCEL_REFRESH_SECS)      # gather further customers before asking again
+        self._pause(CANCEL_REFRESH_SECS)        # gather further customers before asking again

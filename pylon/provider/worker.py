@@ -74,6 +74,9 @@ class Worker(Role):
         self.job_id = job.id
         try:
             self._serve(job)
+        except Exception:
+            self._rescue(job)
+            raise
         finally:
             self.job_id = None
 
@@ -102,6 +105,18 @@ class Worker(Role):
         else:
             hit("K12")
             self._finish(job, request, completion, text, started)
+
+    def _rescue(self, job: JobRow) -> None:
+        """Our own failure in the middle of a job: it must not stay RUNNING until a restart."""
+        now_stored = jobs.get(self._db, job.id)
+        if now_stored is None or now_stored.stage != J.RUNNING:
+            return
+        if job.attempts >= self._config.provider.max_attempts:
+            self._give_up(job, stored_event(job), "backend-failed", "this job failed here")
+            return
+        with self._db.transaction(durable=False) as tx:
+            jobs.put_back(tx, job, "internal error", int(time.time()),
+                          delay_secs=BACKOFF_SECS[-1])
 
     def _check_deadline(self, job: JobRow) -> None:
         if job.deadline_at and time.time() >= job.deadline_at:

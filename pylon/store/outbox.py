@@ -10,6 +10,7 @@ import json
 import sqlite3
 from typing import Iterable
 
+from pylon.failpoints import hit
 from pylon.nostr.event import Event
 from pylon.states import JobStage
 from pylon.store import jobs, journal
@@ -57,6 +58,7 @@ def ack_many(db: Database, answers: list[tuple[str, str, bool, str]], now: int) 
     that the same bytes are offered again.
     """
     first: set[str] = set()
+    hit("K14")
     with db.transaction(durable=False) as tx:
         for event_id, relay, accepted, message in answers:
             row = tx.execute("SELECT purpose, ref, accepted_at FROM outbox WHERE event_id = ?",
@@ -72,6 +74,8 @@ def ack_many(db: Database, answers: list[tuple[str, str, bool, str]], now: int) 
                 first.add(event_id)
                 if row["purpose"] == RESULT:
                     _delivered(tx, row["ref"], relay, now)
+    if first:
+        hit("K15")
     return first
 
 
