@@ -42,7 +42,7 @@ def setup(config: Config, home: Home, foreground: bool) -> None:
     """Send the log to pylon.log, or to stderr in the foreground. May be called again (reload)."""
     global _handler
     handler = _to_stderr() if foreground else LogFile(home.log, config.log.max_bytes,
-                                                      config.log.keep)
+                                                      config.log.keep, take_stderr=True)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -55,6 +55,16 @@ def setup(config: Config, home: Home, foreground: bool) -> None:
     _reset_levels()
     set_levels("pylon=info")
     set_levels(config.log.level)
+    set_levels(os.environ.get("PYLON_LOG") or os.environ.get("RUST_LOG") or "")
+
+
+def setup_for_command() -> None:
+    """Warnings of a command go to stderr, one line each; PYLON_LOG may ask for more."""
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    root.addHandler(_to_stderr("pylon: "))
+    set_levels("pylon=warn")
     set_levels(os.environ.get("PYLON_LOG") or os.environ.get("RUST_LOG") or "")
 
 
@@ -141,16 +151,20 @@ class Repeated:
 class Formatter(logging.Formatter):
     """One record, one line; a traceback follows in lines that begin with a bar."""
 
-    def __init__(self, under_journal: bool = False) -> None:
+    def __init__(self, under_journal: bool = False, lead: str | None = None) -> None:
+        """UNDER_JOURNAL: with a priority and without the time. LEAD: instead of all that."""
         super().__init__()
         self.under_journal = under_journal
+        self.lead = lead
 
     def format(self, record: logging.LogRecord) -> str:
         text = clean(record.getMessage())
         if len(text) > LINE_CHARS:
             text = text[:LINE_CHARS] + "..."
         name = record.name.removeprefix("pylon.")
-        if self.under_journal:
+        if self.lead is not None:
+            lines = [self.lead + text]
+        elif self.under_journal:
             lines = [f"{name}: {text}"]
         else:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
@@ -170,8 +184,10 @@ def _priority(level: int) -> int:
 class LogFile(logging.Handler):
     """pylon.log, 0600, rotated by size into pylon.log.1, .2, ..."""
 
-    def __init__(self, path: Path, max_bytes: int, keep: int) -> None:
+    def __init__(self, path: Path, max_bytes: int, keep: int, take_stderr: bool = False) -> None:
+        """TAKE_STDERR: what libraries and a dying interpreter print goes into the log, too."""
         super().__init__()
+        self.take_stderr = take_stderr
         self.path = path
         self.max_bytes = max_bytes
         self.keep = keep
@@ -192,9 +208,12 @@ class LogFile(logging.Handler):
             self.handleError(record)
 
     def reopen(self) -> None:
-        with self.lock or logging._lock:        # type: ignore[attr-defined]
+        self.acquire()
+        try:
             self._close()
             self._open()
+        finally:
+            self.release()
 
     def close(self) -> None:
         self._close()
@@ -203,6 +222,9 @@ class LogFile(logging.Handler):
     def _open(self) -> None:
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
                            | os.O_NOFOLLOW, 0o600)
+        if self.take_stderr:
+            os.dup2(self._fd, 1)
+            os.dup2(self._fd, 2)
         self._size = os.fstat(self._fd).st_size
 
     def _close(self) -> None:
@@ -222,9 +244,9 @@ class LogFile(logging.Handler):
         self._open()
 
 
-def _to_stderr() -> logging.Handler:
+def _to_stderr(lead: str | None = None) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Formatter(under_journal=_stderr_is_journal()))
+    handler.setFormatter(Formatter(_stderr_is_journal() and lead is None, lead))
     return handler
 
 

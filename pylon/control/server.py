@@ -127,9 +127,9 @@ class Server:
     def __init__(self, home: Home, handlers: Mapping[str, Handler],
                  streams: Mapping[str, Stream] | None = None,
                  asking: Collection[str] = ()) -> None:
-        self.handlers = {"Ping": _pong, **handlers}
-        self.streams = dict(streams or {})
-        self.asking = frozenset(asking) | {"Ping"}
+        self.handlers: dict[str, Handler] = {"Ping": _pong, **handlers}
+        self.streams: dict[str, Stream] = dict(streams or {})
+        self.asking = {"Ping", *asking}
         self._listener = _Listener(home)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._waiting: OrderedDict[int, _Client] = OrderedDict()    # by fd; reading thread only
@@ -144,6 +144,17 @@ class Server:
         self._threads: list[threading.Thread] = []
 
     # -- for the daemon --
+
+    def add(self, name: str, handler: Handler, asking: bool = False) -> None:
+        """Take on a command, also while serving: parts come up after the socket."""
+        if asking:
+            self.asking.add(name)
+        self.handlers[name] = handler
+
+    def add_stream(self, name: str, stream: Stream, asking: bool = False) -> None:
+        if asking:
+            self.asking.add(name)
+        self.streams[name] = stream
 
     def start(self) -> None:
         jobs = [("control", self._read_clients)]
