@@ -50,3 +50,35 @@ def balances(db: Database) -> dict[str, int]:
     """Every account that was ever touched, with its balance in msats; they sum to zero."""
     return {row["account"]: row["n"] for row in db.query(
         "SELECT account, sum(amount_msats) AS n FROM entries GROUP BY account ORDER BY account")}
+
+
+def stands(tx: sqlite3.Connection, kind: str, ref: str) -> bool:
+    """Whether a movement of this name was booked already."""
+    return tx.execute("SELECT 1 FROM entries WHERE kind = ? AND ref = ? LIMIT 1",
+                      (kind, ref)).fetchone() is not None
+
+
+def moved(db: Database, kind: str, account: str) -> dict[str, int]:
+    """What every movement of one kind did to one account, by ref."""
+    return {row["ref"]: row["amount_msats"] for row in db.query(
+        "SELECT ref, amount_msats FROM entries WHERE kind = ? AND account = ?", (kind, account))}
+
+
+def lopsided(db: Database) -> list[tuple[str, str, int]]:
+    """Movements that do not sum to zero: kind, ref, msats too many. There are none."""
+    return [(row["kind"], row["ref"], row["n"]) for row in db.query(
+        "SELECT kind, ref, sum(amount_msats) AS n FROM entries GROUP BY kind, ref "
+        "HAVING n <> 0 ORDER BY min(id)")]
+
+
+def holdings(db: Database) -> int:
+    """What the wallet should hold in msats: everything that came in, less what left and fees."""
+    row = db.one("SELECT coalesce(-sum(amount_msats), 0) AS n FROM entries "
+                 "WHERE account IN ('external', 'fees')")
+    return row["n"] if row else 0
+
+
+def version(db: Database) -> int:
+    """Grows with every booking; equal numbers mean that nothing was booked between."""
+    row = db.one("SELECT coalesce(max(id), 0) AS n FROM entries")
+    return row["n"] if row else 0
