@@ -112,7 +112,7 @@ def _payments(db: sqlite3.Connection, money: sqlite3.Connection, node: str) -> l
     """Promise 3: no action and no hash is paid twice, and every payment made is known."""
     wrong = []
     sent = [row["payment_hash"] for row in money.execute(
-        "SELECT payment_hash FROM payment WHERE account = ? AND state IN ('paid', 'held')",
+        "SELECT payment_hash FROM payment WHERE account = ? AND state IN ('paid', 'pending')",
         (node,))]
     if len(sent) != len(set(sent)):
         wrong.append("a hash was paid twice")
