@@ -98,7 +98,9 @@ def auth(event_json: str) -> str:
 
 
 def _read_ok(rest: list[Any]) -> Ok:
-    if (len(rest) not in (2, 3) or not events.is_hex(rest[0]) or type(rest[1]) is not bool):
+    # nostr-relay names no event, "", when it could not read the one that it was sent.
+    if (len(rest) not in (2, 3) or not (rest[0] == "" or events.is_hex(rest[0]))
+            or type(rest[1]) is not bool):
         raise InvalidMessage("misshapen OK")
     return Ok(rest[0], rest[1], _text(rest[2]) if len(rest) == 3 else "")
 
