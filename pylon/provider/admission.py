@@ -18,6 +18,7 @@ from pylon.nostr import nip13
 from pylon.nostr.event import Event
 from pylon.nostr.nip90 import Job
 from pylon.provider import pricing, prompts
+from pylon.relays import address
 from pylon.states import JobStage
 from pylon.store import jobs
 from pylon.store.database import Database
@@ -51,6 +52,7 @@ REFUSALS: dict[str, str] = {
     "queue-full": "too many jobs are waiting already",
     "too-many-quotes": "too many unpaid quotes are open, for this customer or in all",
     "no-wallet": "payment is required and no wallet works",
+    "play-money": "the ledger's play money is not quoted to the public: a relay is not local",
     "closed": "the node takes no new work now (stopping, disk full, paused)",
     "inputs-not-found": "an event that the job names as input could not be fetched",
     "wallet-mismatch": "the wallet's invoice was not what was asked for",
@@ -64,7 +66,8 @@ REFUSALS: dict[str, str] = {
     "result-too-large": "the answer does not fit an event",
     "cancelled": "the customer cancelled the job",
 }
-SILENT = frozenset({"stale", "expired", "blocked", "rate-limited", "low-pow", "invalid-job"})
+SILENT = frozenset({"stale", "expired", "blocked", "rate-limited", "low-pow", "invalid-job",
+                    "play-money"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +207,8 @@ class Admission:
         wallet = self._wallet()
         if wallet is None:
             raise Refused("no-wallet", "payment is required and no wallet works")
+        if wallet.name == "ledger" and not all(map(is_local, self._config.relays)):
+            raise Refused("play-money", "play money is quoted on local relays only")
         price = pricing.rate_for(self._config, model).price(
             estimate_tokens(text), max_tokens, wallet.whole_sats)
         if price <= 0:
@@ -231,6 +236,15 @@ class Admission:
                     jobs.count(self._db, open_quotes, job.event.pubkey)
                     >= terms.quotes_per_customer):
                 raise Refused("too-many-quotes", "pay or let expire the quotes that are open")
+
+
+def is_local(relay: str) -> bool:
+    """Whether a relay is on this machine or its own network, by its address or name."""
+    host = address.parse_url(relay).host
+    try:
+        return not address.is_public(host)
+    except ValueError:                      # a name, not an address
+        return host == "localhost" or host.endswith((".localhost", ".local", ".lan", ".internal"))
 
 
 def estimate_tokens(text: str) -> int:

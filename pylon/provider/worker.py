@@ -126,7 +126,8 @@ class Worker(Role):
         parsed = parse_job(request, self._keys)
         fetched = json.loads(job.inputs_json) if job.inputs_json else None
         options = params.parse(parsed.params, self._config)
-        prompt = Prompt(messages=prompts.messages(parsed, fetched), **options)
+        prompt = Prompt(messages=prompts.messages(parsed, fetched),
+                        max_bytes=self._room(parsed), **options)
         feedback = Progress(self._keys, job, request, self._config, self._publish)
         feedback.processing()
         timer = self._deadline_timer(job)
