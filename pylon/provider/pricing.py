@@ -31,6 +31,6 @@ class Rate:
 
 def rate_for(config: Any, model: str) -> Rate:
     """The rate of one model: `[pricing.models.NAME]` where there is one, else `[pricing]`."""
-    terms = config.pricing.models.as_dict().get(model) or config.pricing.as_dict()
-    return Rate(terms["base_msats"], terms["input_msats_per_1k"], terms["output_msats_per_1k"],
+    terms = config.pricing.models.get(model, config.pricing)
+    return Rate(terms.base_msats, terms.input_msats_per_1k, terms.output_msats_per_1k,
                 config.min_price_msats)
