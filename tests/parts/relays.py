@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.parts import certificates, venvs
 from tests.parts.program import Program, free_port, listens
@@ -26,7 +26,7 @@ class Relay:
         self._says_ready = says_ready
         self._starts = 0
 
-    def start(self) -> "Relay":
+    def start(self) -> Self:
         self._starts += 1
         self.program.start(self._ready)
         return self
@@ -39,7 +39,7 @@ class Relay:
     def stop(self) -> None:
         self.program.stop()
 
-    def __enter__(self) -> "Relay":
+    def __enter__(self) -> Self:
         return self if self.program.process else self.start()
 
     def __exit__(self, *_: object) -> None:
@@ -82,9 +82,9 @@ class PythonRelay(Relay):
         self.directory = tempfile.TemporaryDirectory(prefix="pyrelay")
         config = Path(self.directory.name) / "relay.yaml"
         config.write_text(python_relay_config(Path(self.directory.name), port, auth))
-        command = [place / "bin/nostr-relay", "-c", config, "serve"]
-        super().__init__(Program(command, cwd=Path(self.directory.name)), port,
-                         f"ws://127.0.0.1:{port}", says_ready=False)
+        program = Program([place / "bin/nostr-relay", "-c", config, "serve"],
+                          cwd=Path(self.directory.name))
+        super().__init__(program, port, f"ws://127.0.0.1:{port}", says_ready=False)
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
@@ -96,9 +96,9 @@ class NodeRelay(Relay):
 
     def __init__(self, auth: bool = False) -> None:
         place, port = venvs.ensure("node"), free_port()
-        command = ["node", HERE / "node_relay.cjs", place / "node_modules", str(port),
-                   "auth" if auth else "open"]
-        super().__init__(Program(command), port, f"ws://127.0.0.1:{port}", says_ready=True)
+        program = Program(["node", HERE / "node_relay.cjs", place / "node_modules", str(port),
+                           "auth" if auth else "open"])
+        super().__init__(program, port, f"ws://127.0.0.1:{port}", says_ready=True)
 
 
 def python_relay_config(directory: Path, port: int, auth: bool) -> str:
