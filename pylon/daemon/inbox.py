@@ -31,8 +31,8 @@ class Inbox:
         self._posted.append(work)
         try:
             os.write(self._write, b"\0")
-        except BlockingIOError:
-            return                          # full: the main thread is awake anyway
+        except OSError:
+            return                          # full: it is awake anyway; closed: nobody listens
 
     def wait(self, timeout_secs: float | None) -> tuple[list[int], list[Callable[[], None]]]:
         """Signals and posted work, as soon as there is any; nothing of both when time is up."""
@@ -51,8 +51,9 @@ class Inbox:
         signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        os.close(self._read)
-        os.close(self._write)
+        read, write, self._read, self._write = self._read, self._write, -1, -1
+        os.close(read)
+        os.close(write)
 
 
 def _nothing(number: int, frame: object) -> None:

@@ -1,0 +1,31 @@
+"""Every command, in the order in which `pylon --help` shows them.
+
+A command NAME is the module pylon/cli/NAME.py with `add_arguments(parser)` and `run(args)`, which
+gives the exit status. This table imports nothing, so that the overview costs nothing.
+"""
+
+COMMANDS = (
+    ("init", "make this node's identity and configuration"),
+    ("start", "start the daemon"),
+    ("stop", "stop the daemon"),
+    ("restart", "stop the daemon and start it again"),
+    ("reload", "let the daemon read its configuration again"),
+    ("status", "how the node is"),
+    ("logs", "show the daemon's log"),
+    ("config", "show or check the configuration"),
+    ("doctor", "probe everything the node needs, and say how to mend what is broken"),
+    ("whoami", "who this node is: npub, key and home"),
+)
+
+
+def overview():
+    """The text of `pylon --help`."""
+    width = max(len(name) for name, _ in COMMANDS)
+    lines = ["usage: pylon [--home DIR] COMMAND [ARGUMENT...]", "",
+             "A node of an open market for machine intelligence.", "", "commands:"]
+    lines += ["  " + name.ljust(width) + "  " + text for name, text in COMMANDS]
+    lines += ["", "options:",
+              "  --home DIR   the node's home (default: $OPENAGENTS_HOME/pylon, ~/.openagents/pylon)",
+              "  --version    print the version",
+              "", "`pylon COMMAND --help` tells more; so does the manual: man pylon"]
+    return "\n".join(lines) + "\n"
