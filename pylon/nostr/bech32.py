@@ -14,14 +14,24 @@ _CHECKSUM_WORDS = 6
 
 def encode(prefix: str, data: bytes) -> str:
     """`data` under `prefix`, with its checksum."""
-    words = to_words(data)
-    check = _polymod([*_expand(prefix), *words, *[0] * _CHECKSUM_WORDS]) ^ 1
-    words += [check >> 5 * (5 - i) & 31 for i in range(_CHECKSUM_WORDS)]
-    return prefix + "1" + "".join(_CHARSET[word] for word in words)
+    return encode_words(prefix, to_words(data))
 
 
 def decode(text: str, max_chars: int = 5000) -> tuple[str, bytes]:
     """(prefix, data) of a bech32 text. Raises InvalidMessage."""
+    prefix, words = decode_words(text, max_chars)
+    return prefix, to_bytes(words)
+
+
+def encode_words(prefix: str, words: list[int]) -> str:
+    """As `encode`, of groups of five bits."""
+    check = _polymod([*_expand(prefix), *words, *[0] * _CHECKSUM_WORDS]) ^ 1
+    checksum = [check >> 5 * (5 - i) & 31 for i in range(_CHECKSUM_WORDS)]
+    return prefix + "1" + "".join(_CHARSET[word] for word in words + checksum)
+
+
+def decode_words(text: str, max_chars: int) -> tuple[str, list[int]]:
+    """As `decode`, in groups of five bits. Raises InvalidMessage."""
     if len(text) > max_chars:
         raise InvalidMessage("bech32: too long")
     if text.lower() != text and text.upper() != text:
@@ -37,7 +47,7 @@ def decode(text: str, max_chars: int = 5000) -> tuple[str, bytes]:
         raise InvalidMessage("bech32: a character that cannot be") from None
     if _polymod([*_expand(prefix), *words]) != 1:
         raise InvalidMessage("bech32: the checksum is wrong; look for a typing mistake")
-    return prefix, to_bytes(words[:-_CHECKSUM_WORDS])
+    return prefix, words[:-_CHECKSUM_WORDS]
 
 
 def to_words(data: bytes) -> list[int]:

@@ -139,12 +139,12 @@ def is_hex(text: object, length: int = 64) -> bool:
 def _check_hex(id_: object, pubkey: object, sig: object) -> None:
     try:
         joined = id_ + pubkey + sig                     # type: ignore[operator]
-        if (len(id_) == 64 and len(pubkey) == 64 and len(sig) == 128    # type: ignore[arg-type]
-                and bytes.fromhex(joined).hex() == joined):
-            return
-    except (TypeError, ValueError):
-        pass    # not strings, or not hex: said below
-    raise InvalidMessage("id, pubkey or sig is not lower-case hex of its length")
+        good = (len(id_) == 64 and len(pubkey) == 64 and len(sig) == 128    # type: ignore
+                and bytes.fromhex(joined).hex() == joined)
+    except (TypeError, ValueError):     # not strings, or not hex
+        good = False
+    if not good:
+        raise InvalidMessage("id, pubkey or sig is not lower-case hex of its length")
 
 
 def _digest(pubkey: str, created_at: int, kind: int, tags: list[list[str]],

@@ -1,7 +1,7 @@
 """A key pair: signs, encrypts, and never shows its secret.
 
-repr, str and pickle of `Keys` hold no secret; the one way to it is `secret_bytes()`, for the
-identity file and nothing else.
+repr, str and pickle of `Keys` hold no secret; `nsec` is for the identity file and its backup, and
+for nothing else.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ class Keys:
     def npub(self) -> str:
         return nip19.encode_npub(self.pubkey)
 
+    @property
+    def nsec(self) -> str:
+        """The secret itself."""
+        return nip19.encode_nsec(self._secret)
+
     def sign(self, kind: int, content: str, tags: Sequence[Sequence[str]],
              created_at: int) -> Event:
         """A signed event. Raises InvalidMessage for what cannot be one."""
@@ -49,9 +54,6 @@ class Keys:
 
     def nip44_decrypt(self, pubkey: str, payload: str) -> str:
         return nip44.decrypt(nip44.conversation_key(self._shared_x(pubkey)), payload)
-
-    def secret_bytes(self) -> bytes:
-        return self._secret
 
     def _shared_x(self, pubkey: str) -> bytes:
         if not is_hex(pubkey):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pylon.errors import InvalidMessage, UsageError
 from pylon.nostr import bech32
@@ -21,11 +21,9 @@ _TLV = ("nprofile", "nevent", "naddr")
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """What a bech32 text points at. `value` is a pubkey, a secret, an event id (hex), or the `d`
-    of an naddr."""
+    """What an nprofile, nevent or naddr points at: a pubkey, an event id, or the `d` tag."""
 
-    type: str                               # npub nsec note nprofile nevent naddr
-    value: str = field(repr=False)          # an nsec's value is a secret
+    value: str
     relays: tuple[str, ...] = ()
     author: str | None = None
     kind: int | None = None
@@ -56,15 +54,16 @@ def encode_naddr(identifier: str, author: str, kind: int, relays: Sequence[str] 
     return bech32.encode("naddr", _items(identifier.encode(), relays, author, kind))
 
 
-def decode(text: str) -> Pointer:
-    """Any of the six, with or without `nostr:` before it. Raises InvalidMessage."""
+def decode(text: str) -> tuple[str, str | bytes | Pointer]:
+    """(type, value) of any of the six, with or without `nostr:` before it: hex for npub and note,
+    bytes for nsec, a Pointer for the others. Raises InvalidMessage."""
     prefix, data = bech32.decode(text.strip().removeprefix("nostr:"))
     if prefix in _BARE:
         if len(data) != 32:
             raise InvalidMessage(f"{prefix}: 32 bytes are wanted")
-        return Pointer(prefix, data.hex())
+        return prefix, data if prefix == "nsec" else data.hex()
     if prefix in _TLV:
-        return _decode_tlv(prefix, data)
+        return prefix, _decode_tlv(prefix, data)
     raise InvalidMessage(f"bech32: {prefix[:20]!r} is nothing of Nostr's")
 
 
@@ -80,10 +79,10 @@ def decode_event_id(text: str) -> str:
 
 def decode_nsec(text: str) -> bytes:
     """The secret key in an nsec. Raises InvalidMessage, never with the text in it."""
-    pointer = decode(text)
-    if pointer.type != "nsec":
-        raise InvalidMessage(f"this is {pointer.type}, not nsec")
-    return bytes.fromhex(pointer.value)
+    type_, value = decode(text)
+    if not isinstance(value, bytes):
+        raise InvalidMessage(f"this is {type_}, not nsec")
+    return value
 
 
 def _decode_typed(text: str, types: tuple[str, ...], wanted: str) -> str:
@@ -91,13 +90,13 @@ def _decode_typed(text: str, types: tuple[str, ...], wanted: str) -> str:
     if is_hex(text.lower()):
         return text.lower()
     try:
-        pointer = decode(text)
+        type_, value = decode(text)
     except InvalidMessage as err:
         # Not the text itself: people paste an nsec where an npub belongs.
         raise UsageError(f"this is not {wanted} ({err})") from None
-    if pointer.type not in types:
-        raise UsageError(f"this is {pointer.type}, not {wanted}")
-    return pointer.value
+    if type_ not in types or isinstance(value, bytes):
+        raise UsageError(f"this is {type_}, not {wanted}")
+    return value.value if isinstance(value, Pointer) else value
 
 
 def _items(special: bytes, relays: Sequence[str], author: str | None = None,
@@ -128,5 +127,5 @@ def _decode_tlv(prefix: str, data: bytes) -> Pointer:
         relays = tuple(relay.decode("ascii") for relay in values.get(_RELAY, []))
     except UnicodeDecodeError:
         raise InvalidMessage(f"{prefix}: not text where text belongs") from None
-    return Pointer(prefix, value, relays, author.hex() if author else None,
+    return Pointer(value, relays, author.hex() if author else None,
                    struct.unpack(">I", kind)[0] if kind else None)
