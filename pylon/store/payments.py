@@ -136,6 +136,15 @@ def fail(db: Database, payment_id: int, reason: str, now: int) -> PaymentRow:
         return _fail(tx, payment_id, reason, now, {})
 
 
+def release_unsent(db: Database, payment_id: int, now: int) -> PaymentRow:
+    """RESERVED -> FAILED after an interruption; in any other state nothing changes."""
+    with db.transaction(durable=True) as tx:
+        row = _get(tx, payment_id)
+        if row.state != P.RESERVED:
+            return row
+        return _fail(tx, payment_id, "interrupted before it was sent", now, {})
+
+
 def unknown(db: Database, payment_id: int, reason: str, now: int) -> PaymentRow:
     """SENT -> UNKNOWN: the reservation stands. Decided ones stay as they are."""
     with db.transaction(durable=True) as tx:
