@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from pylon.nostr.event import Event
 from pylon.nostr.keys import Keys
-from pylon.provider.admission import Admission
+from pylon.provider.admission import RESULT_BYTES, Admission
 from pylon.provider.announce import Announcer
 from pylon.provider.housekeeper import Housekeeper
 from pylon.provider.inputs import Gatherer
@@ -43,7 +43,8 @@ class Provider:
                  on_paid: Callable[[], None] = lambda: None) -> None:
         self._db, self._keys, self._config, self._pool = db, keys, config, pool
         self._publisher, self._registry, self._lease = publisher, registry, lease
-        self.admission = Admission(db, config, registry, wallet, pool.max_event_bytes)
+        self.admission = Admission(db, config, registry, wallet,
+                                   lambda: pool.max_message_bytes(RESULT_BYTES))
         self._doorbell = Doorbell()
         self.till = Till(db, keys, config, wallet, self._rang_money)
         self.watch = Watch(db, keys, config, wallet, self._doorbell.ring, publisher.ring)
@@ -53,7 +54,7 @@ class Provider:
         self.cancels = CancelWatch(db, pool, self._intake_deletions)
         self.workers = [self._worker(number) for number in
                         range(1, config.provider.max_concurrent_jobs + 1)]
-        self.intake = Intake(db, keys, config, self.admission, pool.usable_relays, self._stored,
+        self.intake = Intake(db, keys, config, self.admission, pool.usable, self._stored,
                              self._cancel)
 
     def _worker(self, number: int) -> Worker:
@@ -140,7 +141,10 @@ class Provider:
 
     def _publish(self, event: Event, relays: list[str]) -> None:
         """Send now what nothing hangs on; the pool drops it where a relay is slow or down."""
-        self._pool.publish(event.id, event.to_json(), relays)
+        text = event.to_json()
+        self._pool.publish(event.id, text, None, _nobody_waits)
+        if relays:
+            self._pool.publish(event.id, text, relays, _nobody_waits)
 
     def _stored(self) -> None:
         self.till.wake()
@@ -163,6 +167,10 @@ class Provider:
 
     def _intake_deletions(self, relay: str, events: list[Event]) -> None:
         self.intake.on_deletions(relay, events)
+
+
+def _nobody_waits(relay: str, event_id: str, accepted: bool, message: str) -> None:
+    """The answer to an event that nothing hangs on."""
 
 
 class CancelWatch(Role):
