@@ -86,7 +86,8 @@ def parse_job(event: Event, keys: Keys) -> Job:
 
 def build_request(keys: Keys, kind: int, inputs: Iterable[Sequence[str | None]],
                   params: Mapping[str, str], bid_msats: int | None, relays: Sequence[str],
-                  provider: str | None, encryption: str, output: str | None, now: int) -> Event:
+                  provider: str | None, encryption: str, output: str | None, now: int,
+                  extra_tags: Sequence[Sequence[str]] = ()) -> Event:
     """A job of ours; `encryption` needs a provider, and hides inputs and parameters."""
     private = [["i", *_trimmed(item)] for item in inputs]
     private += [["param", name, value] for name, value in params.items()]
@@ -99,6 +100,7 @@ def build_request(keys: Keys, kind: int, inputs: Iterable[Sequence[str | None]],
         tags.append(["relays", *relays])
     if provider:
         tags.append(["p", provider])
+    tags += [list(tag) for tag in extra_tags]
     if not encryption:
         return keys.sign(kind, "", private + tags, now)
     if not provider:
