@@ -30,7 +30,7 @@ _PREFIX_OF = {network: prefix for prefix, network in PREFIXES.items()}
 
 _CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _VALUE_OF = {char: value for value, char in enumerate(_CHARSET)}
-_HRP = re.compile(r"(lnbcrt|lntbs|lnbc|lntb)(?:([1-9][0-9]{0,17})([munp])?)?\Z", re.ASCII)
+_HRP = re.compile(r"(lnbcrt|lntbs|lnbc|lntb)(?:([1-9][0-9]{0,19})([munp])?)?\Z", re.ASCII)
 _PMSATS = {"": 10**14, "m": 10**11, "u": 10**8, "n": 10**5, "p": 10**2}    # thousandths of a msat
 
 _SIGNATURE_WORDS, _TIME_WORDS, _CHECKSUM_WORDS = 104, 7, 6

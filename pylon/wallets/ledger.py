@@ -290,12 +290,13 @@ class Ledger:
     def _look_for_changes(self, on_change: OnChange) -> float | None:
         """Tell what changed on this account; returns the seconds until held money goes back."""
         with self._reading() as tx:
-            rows = tx.execute("SELECT id, payment_hash FROM change WHERE account = ? AND id > ?",
+            rows = tx.execute("SELECT max(id) AS last, payment_hash FROM change "
+                              "WHERE account = ? AND id > ? GROUP BY payment_hash ORDER BY last",
                               (self.node, self._seen_change)).fetchall()
             end = tx.execute("SELECT min(hold_expires_at) FROM invoice WHERE state = 'held'")
             hold_ends_at = end.fetchone()[0]
         for row in rows:
-            self._seen_change = row["id"]
+            self._seen_change = row["last"]
             on_change(row["payment_hash"])
         return None if hold_ends_at is None else max(0.05, hold_ends_at - self._clock())
 

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS entry(
     kind TEXT NOT NULL CHECK (kind IN ('fund', 'pay', 'fee', 'receive', 'return')),
     payment_hash TEXT, delta_msats INTEGER NOT NULL, note TEXT NOT NULL, at INTEGER NOT NULL,
     UNIQUE (account, kind, payment_hash)) STRICT;
+CREATE INDEX IF NOT EXISTS entry_of ON entry(account, id);
 CREATE TABLE IF NOT EXISTS invoice(
     payment_hash TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES account(node),
     bolt11 TEXT NOT NULL UNIQUE, amount_msats INTEGER NOT NULL CHECK (amount_msats > 0),
@@ -36,7 +37,6 @@ CREATE TABLE IF NOT EXISTS invoice(
     state TEXT NOT NULL CHECK (state IN ('open', 'held', 'paid', 'cancelled')),
     created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
     hold_expires_at INTEGER, settled_at INTEGER, UNIQUE (account, external_id)) STRICT;
-CREATE INDEX IF NOT EXISTS invoice_of ON invoice(account, settled_at);
 CREATE INDEX IF NOT EXISTS invoice_held ON invoice(hold_expires_at) WHERE state = 'held';
 CREATE TABLE IF NOT EXISTS payment(
     payment_hash TEXT PRIMARY KEY REFERENCES invoice(payment_hash),
@@ -45,7 +45,6 @@ CREATE TABLE IF NOT EXISTS payment(
     state TEXT NOT NULL CHECK (state IN ('pending', 'paid', 'failed')),
     preimage TEXT, reason TEXT NOT NULL DEFAULT '',
     created_at INTEGER NOT NULL, settled_at INTEGER) STRICT;
-CREATE INDEX IF NOT EXISTS payment_of ON payment(account, created_at);
 CREATE TABLE IF NOT EXISTS change(
     id INTEGER PRIMARY KEY, account TEXT NOT NULL, payment_hash TEXT NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS change_of ON change(account, id);
@@ -82,18 +81,17 @@ CREATE TRIGGER IF NOT EXISTS payment_changed AFTER UPDATE OF state ON payment BE
 END;
 """
 
-# What moved on one account: a payment that failed moved nothing.
+# What moved on one account, newest first: a payment that failed moved nothing.
 HISTORY = """
-SELECT payment_hash, 1 AS incoming, amount_msats, 0 AS fee_msats, 'paid' AS state,
-       settled_at AS at, description
-  FROM invoice WHERE account = :node AND state = 'paid' AND settled_at >= :since
-UNION ALL
-SELECT payment_hash, 0, amount_msats, fee_msats, state, created_at, description
-  FROM payment WHERE account = :node AND state <> 'failed' AND created_at >= :since
-UNION ALL
-SELECT NULL, 1, delta_msats, 0, 'paid', at, note
-  FROM entry WHERE account = :node AND kind = 'fund' AND at >= :since
-ORDER BY at DESC, payment_hash LIMIT :limit
+SELECT e.payment_hash, e.delta_msats > 0 AS incoming, abs(e.delta_msats) AS amount_msats,
+       coalesce(p.fee_msats, 0) AS fee_msats, coalesce(p.state, 'paid') AS state, e.at,
+       coalesce(p.description, i.description, e.note) AS description
+  FROM entry e
+  LEFT JOIN payment p ON e.kind = 'pay' AND p.payment_hash = e.payment_hash
+  LEFT JOIN invoice i ON e.kind = 'receive' AND i.payment_hash = e.payment_hash
+ WHERE e.account = :node AND e.at >= :since AND e.kind IN ('fund', 'receive', 'pay')
+   AND coalesce(p.state, 'paid') <> 'failed'
+ ORDER BY e.id DESC LIMIT :limit
 """
 
 
