@@ -97,7 +97,7 @@ class Libsecp:
 
     def verify_schnorr(self, pub: bytes, msg: bytes, sig: bytes) -> bool:
         key = self._xonly(pub)
-        return key is not None and self._verify(self._context, sig, msg, 32, key) == 1
+        return key is not None and self._verify(self._context, sig, msg, len(msg), key) == 1
 
     def ecdh_x(self, secret: bytes, pub: bytes) -> bytes:
         shared = ctypes.create_string_buffer(32)
