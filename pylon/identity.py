@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pylon.config import Config
 from pylon.crypto import ciphers
-from pylon.errors import IdentityError
+from pylon.errors import IdentityError, PylonError
 from pylon.home import Home, write_private
 from pylon.nostr import nip06, nip19
 from pylon.nostr.keys import Keys
@@ -53,10 +53,11 @@ def parse(text: str) -> Identity:
     if not words:
         raise IdentityError("there is nothing; expected 12 to 24 words or an nsec")
     if words.lower().startswith("nsec1"):
-        kind, secret = nip19.decode(words)
-        if kind != "nsec" or not isinstance(secret, bytes):
-            raise IdentityError("this is not an nsec")
-        return Identity(Keys(secret), None)
+        try:
+            return Identity(Keys(nip19.decode_nsec(words)), None)
+        except PylonError:
+            raise IdentityError("this is not a whole nsec: a character is wrong or missing") \
+                from None
     words = words.lower()
     nip06.check_words(words)
     return Identity(Keys(nip06.words_to_secret(words)), words)
@@ -117,15 +118,17 @@ def _file_bytes(identity: Identity, passphrase: bytes | None) -> bytes:
 def _read(place: Path) -> tuple[str | None, str]:
     """(npub or None when plain, the rest) of a file that nobody else could read or plant."""
     try:
-        fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise IdentityError(f"there is no identity at {place}; make one with: pylon init") from None
     except OSError as err:
         what = "is a symbolic link" if err.errno == errno.ELOOP else err.strerror
         raise IdentityError(f"cannot read {place}: {what}") from err
-    with os.fdopen(fd, "rb") as file:
+    try:
         _check_file(place, os.fstat(fd))
-        data = file.read(MAX_FILE_BYTES + 1)
+        data = os.read(fd, MAX_FILE_BYTES + 1)
+    finally:
+        os.close(fd)
     if len(data) > MAX_FILE_BYTES or not data.isascii():
         raise IdentityError(f"{place} is damaged: it holds neither words nor an nsec")
     first, _, rest = data.decode("ascii").partition("\n")

@@ -53,7 +53,7 @@ def _talk(path, command):
         conn.settimeout(_TIMEOUT_SECS)
         conn.connect(path)
         conn.send(command)
-        chunks = []
+        chunks: list = []
         while not chunks or not chunks[-1].endswith(b"\n"):
             chunks.append(conn.recv(65536))
             if not chunks[-1]:

@@ -25,7 +25,8 @@ def overview():
              "A node of an open market for machine intelligence.", "", "commands:"]
     lines += ["  " + name.ljust(width) + "  " + text for name, text in COMMANDS]
     lines += ["", "options:",
-              "  --home DIR   the node's home (default: $OPENAGENTS_HOME/pylon, ~/.openagents/pylon)",
+              "  --home DIR   the node's home (default: $OPENAGENTS_HOME/pylon or "
+              "~/.openagents/pylon)",
               "  --version    print the version",
               "", "`pylon COMMAND --help` tells more; so does the manual: man pylon"]
     return "\n".join(lines) + "\n"

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pylon.cli import terminal
 from pylon.errors import EXIT_OK, PylonError, UsageError
 from pylon.units import parse_count
 

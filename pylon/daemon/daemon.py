@@ -35,6 +35,7 @@ from pylon.errors import (AlreadyRunning, ConfigError, EXIT_FAILED, EXIT_OK, Pyl
 from pylon.home import Home, write_private
 from pylon.identity import Identity
 from pylon.role import Role
+from pylon.store import meta
 from pylon.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -166,6 +167,8 @@ class Daemon:
     def _open_store(self) -> None:
         self.db = Database(self.home.database, self.home.backups)
         self.add_part("store", lambda deadline: self.db.close())
+        self.facts["stats"] = lambda: {name: meta.total(self.db, name)
+                                       for name in ("jobs_completed", "earnings_msats")}
 
     def _bind_socket(self) -> None:
         self.control = Server(self.home, {})
