@@ -64,6 +64,15 @@ def moved(db: Database, kind: str, account: str) -> dict[str, int]:
         "SELECT ref, amount_msats FROM entries WHERE kind = ? AND account = ?", (kind, account))}
 
 
+def bookings(db: Database, kinds: tuple[str, ...]) -> dict[tuple[str, str], dict[str, int]]:
+    """Every movement of these kinds, by (kind, ref): what it did to each account."""
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for row in db.query("SELECT kind, ref, account, amount_msats FROM entries WHERE kind IN "
+                        f"({','.join('?' * len(kinds))}) ORDER BY id", kinds):
+        found.setdefault((row["kind"], row["ref"]), {})[row["account"]] = row["amount_msats"]
+    return found
+
+
 def lopsided(db: Database) -> list[tuple[str, str, int]]:
     """Movements that do not sum to zero: kind, ref, msats too many. There are none."""
     return [(row["kind"], row["ref"], row["n"]) for row in db.query(
