@@ -1,7 +1,8 @@
 """Named points at which a test may kill the process or make a write fail.
 
 Armed only by PYLON_FAILPOINT="NAME:ACTION[:NTH]" in the environment of a test; otherwise `hit`
-costs one comparison. The names are the kill points of the crash matrix (K1..K16, A1..A8).
+costs one comparison. PYLON_FAILPOINT_MARK names a file that is made when the point is reached, so
+that the test can tell that it was. The names are the kill points of the crash matrix (K1..K16, A1..A8).
 A leaf: imports nothing of the project.
 """
 
@@ -36,6 +37,9 @@ class _Armed:
             return self.left == 0
 
     def fire(self) -> None:
+        mark = os.environ.get("PYLON_FAILPOINT_MARK")
+        if mark:
+            open(mark, "w", encoding="ascii").close()
         if self.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.action == "enospc":
