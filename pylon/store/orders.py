@@ -17,7 +17,7 @@ from pylon.states import OPEN_ORDERS, OrderState
 from pylon.store import journal, outbox, providers
 from pylon.store.database import Database, ReadOnly
 
-O = OrderState
+S = OrderState
 ASK, CANCEL = "order", "order-cancel"       # purposes in the outbox; an ASK's ref is its event
 _JSON = ("details", "targets", "relays")
 
@@ -47,7 +47,7 @@ class OrderRow:
     quote_until: int
     deadline_at: int
     provider: str | None            # the provider chosen
-    tries: int                      # payments begun; all but the last have failed for certain
+    tries: int                      # quotes accepted; all but the last failed for certain
     result: str | None
     result_event_id: str | None
     code: str | None
@@ -60,26 +60,20 @@ class OrderRow:
     def of(cls, row: sqlite3.Row) -> "OrderRow":
         columns = {name: row[name] for name in row.keys()}
         columns.update({name: json.loads(row[name]) for name in _JSON})
-        columns.update(state=O(row["state"]), first=bool(row["first"]))
+        columns.update(state=S(row["state"]), first=bool(row["first"]))
         return cls(**columns)
 
     @property
     def limit_msats(self) -> int:
         """The most that may be paid for it: what the owner allowed, and never above the bid."""
-        return min(self.max_msats, self.bid_msats) if self.bid_msats else self.max_msats
-
-    @property
-    def action_key(self) -> str:
-        """Under which its present payment is made: the id; a later try after one that failed
-        for certain has its number behind it."""
-        return self.id if self.tries <= 1 else f"{self.id}/{self.tries}"
+        return self.max_msats if self.bid_msats is None else min(self.max_msats, self.bid_msats)
 
 
 def submit(db: Database, order: OrderRow, event: Event, now: int) -> None:
     """A new order and its signed event, stored before it is sent."""
     with db.transaction(durable=False) as tx:
         columns = {name: getattr(order, name) for name in OrderRow.__slots__}
-        columns.update({name: json.dumps(columns[name]) for name in _JSON}, state=O.NEW.value)
+        columns.update({name: json.dumps(columns[name]) for name in _JSON}, state=S.NEW.value)
         tx.execute(f"INSERT INTO orders({', '.join(columns)}) "
                    f"VALUES ({', '.join('?' * len(columns))})", tuple(columns.values()))
         journal.add(tx, "OrderSubmitted", order.id,
@@ -147,11 +141,20 @@ def undelivered(db: Database, since: int) -> list[OrderRow]:
         "AND o.ended_at >= ? ORDER BY o.created_at", (since,))]
 
 
-def events_of(db: Database | ReadOnly, order_id: str) -> list[str]:
-    """The ids of the order's request events, the first one being the order's own id."""
-    return [row["event_id"] for row in db.query(
-        "SELECT event_id FROM order_events WHERE order_id = ? ORDER BY created_at, "
-        "event_id <> order_id", (order_id,))]
+def unnoted(db: Database) -> list[OrderRow]:
+    """Completed orders whose payment ended after their result, which nobody wrote down yet."""
+    return [OrderRow.of(row) for row in db.query(
+        "SELECT o.* FROM orders o JOIN dealings d ON d.order_id = o.id AND d.provider = "
+        "o.provider JOIN payments p ON p.action_key = o.id AND p.state = 'succeeded' "
+        "WHERE o.state = 'completed' AND d.paid_at IS NULL")]
+
+
+def asked(db: Database | ReadOnly, order_id: str) -> dict[str, str | None]:
+    """The ids of the order's request events and whom each was for (None: everybody), the first
+    one being the order's own id."""
+    return {row["event_id"]: row["provider"] for row in db.query(
+        "SELECT event_id, provider FROM order_events WHERE order_id = ? ORDER BY created_at, "
+        "event_id <> order_id", (order_id,))}
 
 
 def reached_a_relay(db: Database, order_id: str) -> bool:
@@ -178,7 +181,7 @@ def accept(db: Database, order: OrderRow, dealing: providers.Dealing, why: str,
            now: int) -> None:
     """SENT -> ACCEPTED: this quote and no other will be paid; stands before the payment."""
     with db.transaction(durable=True) as tx:
-        advance(tx, order.id, O.ACCEPTED, now, provider=dealing.provider, tries=order.tries + 1)
+        advance(tx, order.id, S.ACCEPTED, now, provider=dealing.provider, tries=order.tries + 1)
         journal.add(tx, "QuoteChosen", order.id,
                     {"provider": dealing.provider, "amount_msats": dealing.amount_msats,
                      "payment_hash": dealing.payment_hash, "why": why}, now)
@@ -187,7 +190,7 @@ def accept(db: Database, order: OrderRow, dealing: providers.Dealing, why: str,
 def fall_back(db: Database, order: OrderRow, code: str, reason: str, now: int) -> None:
     """ACCEPTED -> SENT: nothing was paid, for certain; the provider is out, another may do."""
     with db.transaction(durable=True) as tx:
-        advance(tx, order.id, O.SENT, now, provider=None)
+        advance(tx, order.id, S.SENT, now, provider=None)
         providers.strike(tx, order.id, str(order.provider), code, reason, now)
         journal.add(tx, "OrderPaymentFailed", order.id,
                     {"provider": order.provider, "code": code, "reason": reason}, now)
@@ -200,8 +203,8 @@ def paid(db: Database, order: OrderRow, amount_msats: int, fee_msats: int, now: 
         done = tx.execute("UPDATE dealings SET paid_at = ?, paid_msats = ? WHERE order_id = ? "
                           "AND provider = ? AND paid_at IS NULL",
                           (now, amount_msats, order.id, order.provider)).rowcount
-        if order.state == O.ACCEPTED:
-            advance(tx, order.id, O.PAID, now)
+        if order.state == S.ACCEPTED:
+            advance(tx, order.id, S.PAID, now)
         if done:
             journal.add(tx, "OrderPaid", order.id, {"provider": order.provider,
                                                     "amount_msats": amount_msats,
@@ -209,12 +212,15 @@ def paid(db: Database, order: OrderRow, amount_msats: int, fee_msats: int, now: 
 
 
 def complete(db: Database, order: OrderRow, dealing: providers.Dealing, now: int) -> None:
-    """The chosen provider's result becomes the order's; the results of others are forgotten."""
+    """The chosen provider's result becomes the order's; the results of others are forgotten,
+    so that nobody gains a history by answering what nobody took from him."""
     with db.transaction(durable=True) as tx:
-        advance(tx, order.id, O.COMPLETED, now, provider=dealing.provider, code=None,
+        advance(tx, order.id, S.COMPLETED, now, provider=dealing.provider, code=None,
                 error_message=None, result=dealing.result,
                 result_event_id=dealing.result_event_id)
         tx.execute("UPDATE dealings SET result = NULL WHERE order_id = ?", (order.id,))
+        tx.execute("UPDATE dealings SET delivered_at = NULL WHERE order_id = ? AND "
+                   "provider <> ?", (order.id, dealing.provider))
         tx.execute("UPDATE dealings SET ended_at = NULL, code = NULL, reason = NULL WHERE "
                    "order_id = ? AND provider = ?", (order.id, dealing.provider))
         journal.add(tx, "OrderCompleted", order.id,
@@ -227,16 +233,16 @@ def end(db: Database, order: OrderRow, state: OrderState, code: str, reason: str
     """FAILED or EXPIRED, with the reason; a provider that was paid for nothing is marked."""
     with db.transaction(durable=True) as tx:
         advance(tx, order.id, state, now, code=code, error_message=reason)
-        if order.state == O.PAID:
+        if order.state == S.PAID:
             providers.strike(tx, order.id, str(order.provider), "not-delivered", reason, now)
-        journal.add(tx, "OrderFailed" if state == O.FAILED else "OrderExpired", order.id,
+        journal.add(tx, "OrderFailed" if state == S.FAILED else "OrderExpired", order.id,
                     {"code": code, "reason": reason, "provider": order.provider}, now)
 
 
 def cancel(db: Database, order: OrderRow, event: Event | None, now: int) -> None:
     """NEW or SENT -> CANCELLED, and tell the providers (kind 5). Raises IllegalTransition."""
     with db.transaction(durable=False) as tx:
-        advance(tx, order.id, O.CANCELLED, now, code="cancelled",
+        advance(tx, order.id, S.CANCELLED, now, code="cancelled",
                 error_message="cancelled by its owner")
         tx.execute("DELETE FROM outbox WHERE accepted_at IS NULL AND purpose = ? AND event_id IN "
                    "(SELECT event_id FROM order_events WHERE order_id = ?)", (ASK, order.id))

@@ -14,8 +14,7 @@ from pylon.store.database import Database, ReadOnly
 
 # Ends of a dealing that speak against the provider; others are nobody's fault.
 FAULTS = ("provider-error", "not-delivered", "wrong-amount", "wrong-network", "bad-invoice",
-          "no-amount", "expired", "not-encrypted", "unreadable", "empty-result", "silent",
-          "second-quote")
+          "no-amount", "not-encrypted", "unreadable", "empty-result", "silent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +109,22 @@ def histories(db: Database | ReadOnly,
     where, params = "", tuple(FAULTS)
     if pubkeys is not None:
         wanted = tuple(pubkeys)
-        where = f"WHERE provider IN ({','.join('?' * len(wanted))})"
+        where = f"WHERE d.provider IN ({','.join('?' * len(wanted))})"
         params += wanted
-    rows = db.query(
-        "SELECT provider AS pubkey, count(*) AS asked, count(quoted_at) AS quoted, "
-        "count(paid_at) AS paid, count(delivered_at) AS delivered, "
-        f"coalesce(sum(code IN ({','.join('?' * len(FAULTS))})), 0) AS failed, "
-        "coalesce(sum(paid_at IS NOT NULL AND delivered_at IS NULL AND ended_at IS NOT NULL), 0) "
-        "AS undelivered, coalesce(sum(CASE WHEN paid_at IS NOT NULL AND delivered_at IS NULL AND "
-        "ended_at IS NOT NULL THEN paid_msats END), 0) AS lost_msats, "
-        "coalesce(sum(paid_msats), 0) AS paid_msats, "
-        "avg(delivered_at - coalesce(paid_at, asked_at)) AS mean_secs, max(last_at) AS last_at "
-        f"FROM dealings {where} GROUP BY provider", params)
+    rows = db.query(f"SELECT d.provider AS pubkey, {_SUMS.format('?' + ',?' * len(FAULTS[1:]))} "
+                    "FROM dealings d JOIN orders o ON o.id = d.order_id "
+                    f"{where} GROUP BY d.provider", params)
     return {row["pubkey"]: History(**{name: row[name] for name in row.keys()}) for row in rows}
+
+
+# A delivery counts where its result was the one taken: nobody earns a name by shouting first.
+_TAKEN = "(o.state = 'completed' AND o.provider = d.provider)"
+_LOST = "(d.paid_at IS NOT NULL AND d.delivered_at IS NULL AND d.ended_at IS NOT NULL)"
+_SUMS = (f"count(*) AS asked, count(d.quoted_at) AS quoted, count(d.paid_at) AS paid, "
+         f"sum({_TAKEN}) AS delivered, coalesce(sum(d.code IN ({{}})), 0) AS failed, "
+         f"sum({_LOST}) AS undelivered, "
+         f"coalesce(sum(CASE WHEN {_LOST} THEN d.paid_msats END), 0) AS lost_msats, "
+         f"coalesce(sum(d.paid_msats), 0) AS paid_msats, "
+         # Held money is booked after the delivery: then the time runs from the asking.
+         f"avg(CASE WHEN {_TAKEN} THEN d.delivered_at - CASE WHEN d.paid_at <= d.delivered_at "
+         f"THEN d.paid_at ELSE d.asked_at END END) AS mean_secs, max(d.last_at) AS last_at")
