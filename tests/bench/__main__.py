@@ -10,7 +10,7 @@ import sys
 
 from tests.bench.goal import Result, table
 
-PARTS = ("crypto",)
+PARTS = ("crypto", "store")
 
 
 def main(words: list[str]) -> int:
