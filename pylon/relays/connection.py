@@ -24,7 +24,7 @@ from pylon.relays.address import RelayUrl, check_stranger
 from pylon.relays.bell import READ, WRITE, Bell, Patience, milliseconds
 from pylon.relays.conversation import Conversation
 from pylon.relays.deliveries import Delivery, OnOk
-from pylon.relays.pace import Backoff, Bucket
+from pylon.relays.pace import HEALTHY_SECS, Backoff, Bucket
 from pylon.relays.stream import open_stream
 from pylon.relays.subscription import Subscription
 from pylon.role import Role
@@ -64,7 +64,7 @@ class RelayState:
     since: int                      # wall clock, of being connected or not
     latency_ms: float | None        # of the handshake, later of the last ping
     auth: str                       # '', 'asked', 'ok' or 'refused'
-    last_error: str
+    last_error: str                 # stays when the relay is connected again
     events: int                     # verified and handed on
     duplicates: int
     oddities: int                   # messages that made no sense
@@ -273,12 +273,12 @@ class Connection(Role):
         self._heard_at = self._used_at = self._connected_at = mono
         self._pinged_at = None
         self._heard_wall = self._changed_wall = now
-        self._latency_ms, self._last_error = (mono - started) * 1000, ""
+        self._latency_ms = (mono - started) * 1000
         with self._lock:
             self._link = fresh
         self._talk.opened(self._facts.limits, now, mono)
-        self._trouble.over("relay %s: it works again", self.url)
-        log.info("relay %s: connected in %d ms", self.url, self._latency_ms)
+        log.log(logging.DEBUG if self._trouble.count > 1 else logging.INFO,
+                "relay %s: connected in %d ms", self.url, self._latency_ms)
         self._listeners.on_state(self.url, True)
 
     @property
@@ -390,6 +390,8 @@ class Connection(Role):
             if open_link.pong_at is not None and open_link.pong_at >= self._pinged_at:
                 self._latency_ms = (open_link.pong_at - self._pinged_at) * 1000
             self._pinged_at = None
+        if self._trouble.count and mono - self._connected_at >= HEALTHY_SECS:
+            self._trouble.over("relay %s: it works again", self.url)
         if mono < self._pulse_due_at():
             return
         if self._pinged_at is not None:

@@ -10,6 +10,7 @@ one set: all of that is off.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from pylon.relays.stream import Stream
 
 HANDSHAKE_BYTES = 16 * 1024
 MAX_CONTROL_BYTES = 125             # RFC 6455, 5.5
+MAX_PARTS = 1024                    # of one message; relays send one
 _WHOLE_TEXT = 0x81                  # FIN and opcode 1: what relays send
 _CONT, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
 _STATUS_SWITCHED = 101
@@ -58,26 +60,31 @@ class Link:
                                                 skip_utf8_validation=True)
         self._parts = bytearray()               # of a message that comes in several frames
         self._parts_opcode = 0                  # 0: none is under way
+        self._parts_count = 0
         self._begun_at: float | None = None     # monotonic, of the message that is not whole yet
 
-    def shake_hands(self, target: RelayUrl) -> None:
-        """Become a WebSocket. Raises RelayError."""
+    def shake_hands(self, target: RelayUrl, headers: Sequence[str] = ()) -> None:
+        """Become a WebSocket; `headers` are sent besides the usual ones. Raises RelayError."""
         setattr(library_handshake, "CookieJar", _NoCookies())
         self.stream.expect_at_most(HANDSHAKE_BYTES)
         try:
             self._socket.connect(target.url, socket=self.stream, redirect_limit=0,
                                  host=target.host_header, suppress_origin=True,
-                                 header=["User-Agent: Pylon"])
+                                 header=["User-Agent: Pylon", *headers])
         except PylonError:
             raise
         except websocket.WebSocketBadStatusException as err:
             raise RelayError(f"the relay refused the WebSocket: HTTP {err.status_code}") from err
         except Exception as err:                # the library lets many kinds through
+            self._check_status()
             raise RelayError(f"no WebSocket handshake: {type(err).__name__}") from err
-        status = self._socket.getstatus()
-        if status != _STATUS_SWITCHED:
-            raise RelayError(f"the relay answered HTTP {status}; redirects are not followed")
+        self._check_status()
         self.stream.stop_waiting()
+
+    def _check_status(self) -> None:
+        status = self._socket.getstatus()
+        if status not in (None, _STATUS_SWITCHED):
+            raise RelayError(f"the relay answered HTTP {status}; redirects are not followed")
 
     def receive(self) -> str | bytes | None:
         """The next message that is whole; None when there is none yet.
@@ -190,10 +197,14 @@ class Link:
             raise RelayMisbehaved("the parts of a message are out of order")
         self._parts += frame.data
         self._parts_opcode = self._parts_opcode or frame.opcode
+        self._parts_count += 1
+        if self._parts_count > MAX_PARTS:
+            raise RelayMisbehaved("a message without end, in crumbs", 1009)
         if not frame.fin:
             return None
         whole, opcode = bytes(self._parts), self._parts_opcode
-        self._parts, self._parts_opcode, self._begun_at = bytearray(), 0, None
+        self._parts, self._parts_opcode, self._parts_count = bytearray(), 0, 0
+        self._begun_at = None
         return _text(whole) if opcode == _TEXT else whole
 
 
