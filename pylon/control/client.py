@@ -6,12 +6,15 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pylon.control.protocol import MAX_REPLY_BYTES, encode_command, parse_reply
 from pylon.errors import ControlError, NotRunning
 from pylon.home import MAX_SOCKET_PATH_BYTES, Home
+
+BUSY_SECS = 5.0
+BUSY_PAUSE_SECS = 0.01
 
 
 def call(home: Home, name: str, args: dict[str, Any] | None = None,
@@ -20,7 +23,7 @@ def call(home: Home, name: str, args: dict[str, Any] | None = None,
     deadline = time.monotonic() + timeout_secs
     with _connected(home, timeout_secs) as conn:
         try:
-            conn.sendall(encode_command(name, args))
+            _send(conn, encode_command(name, args))
             return parse_reply(_read_line(conn, deadline, b"")[0], name)
         except TimeoutError:
             raise ControlError(f"the daemon did not answer within {timeout_secs:g} s") from None
@@ -34,7 +37,7 @@ def stream(home: Home, name: str, args: dict[str, Any] | None = None,
     with _connected(home, timeout_secs) as conn:
         rest = b""
         try:
-            conn.sendall(encode_command(name, args))
+            _send(conn, encode_command(name, args))
             while True:
                 deadline = time.monotonic() + timeout_secs if timeout_secs else None
                 line, rest = _read_line(conn, deadline, rest)
@@ -72,9 +75,8 @@ def _connected(home: Home, timeout_secs: float | None) -> Iterator[socket.socket
     if len(path.encode()) > MAX_SOCKET_PATH_BYTES:
         raise ControlError(f"{path} is too long for a socket; give a shorter home")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as conn:
-        conn.settimeout(timeout_secs)
         try:
-            conn.connect(path)
+            _connect(conn, path, timeout_secs)
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise NotRunning("the daemon is not running; start it with: pylon start") from None
         except PermissionError:
@@ -85,6 +87,27 @@ def _connected(home: Home, timeout_secs: float | None) -> Iterator[socket.socket
         except OSError as err:
             raise ControlError(f"{path}: {err.strerror}") from err
         yield conn
+
+
+def _connect(conn: socket.socket, path: str, timeout_secs: float | None) -> None:
+    """A full queue of callers makes connect() fail at once on a socket with a timeout; ask
+    again until there is room. Raises BlockingIOError when time is up."""
+    deadline = time.monotonic() + (timeout_secs or BUSY_SECS)
+    conn.settimeout(timeout_secs)
+    while True:
+        try:
+            conn.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(BUSY_PAUSE_SECS)
+
+
+def _send(conn: socket.socket, data: bytes) -> None:
+    """A server that refuses us hangs up before it has read; its reason can be read all the same."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        conn.sendall(data)
 
 
 def _read_line(conn: socket.socket, deadline: float | None, rest: bytes) -> tuple[bytes, bytes]:

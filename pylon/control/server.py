@@ -2,9 +2,9 @@
 
 The reading thread (`control`) selects over the listener and the clients that have not finished
 their first line; it alone reads from them, so a silent or trickling client costs no thread. It
-has 2 seconds for its line, and when too many wait the one that waited longest is shed. Complete
-commands go to 8 serving threads; a stream gets one of 8 threads of its own. Started and stopped
-by the daemon.
+has 2 seconds for its line, and when too many wait the one that waited longest is shed. A ping is
+answered at once; other commands go to 8 serving threads, of which one is kept for what must be
+prompt; a stream gets one of 8 threads of its own. Started and stopped by the daemon.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ FIRST_LINE_SECS = 2.0
 SEND_SECS = 5.0
 REMEMBERED_REPLIES = 512            # of commands with a request_id
 ACCEPT_PAUSE_SECS = 0.5             # when no descriptor is left
+MAX_OPTION_BYTES = 1024             # what Python's getsockopt takes: 256 groups
 SO_PEERGROUPS = 59                  # socket(7), Linux 4.13; not in Python's socket module
 
 
@@ -60,7 +61,7 @@ Stream = Callable[[dict[str, Any], Peer], Iterator[object]]
 class _Listener(socketserver.UnixStreamServer):
     """Binds under a temporary name and renames, so that nobody meets a half-made socket."""
 
-    request_queue_size = 128
+    request_queue_size = 1024       # the kernel cuts it to net.core.somaxconn
 
     def __init__(self, home: Home) -> None:
         self.home = home
@@ -106,7 +107,7 @@ class _Listener(socketserver.UnixStreamServer):
 
 def _peer_groups(conn: socket.socket) -> tuple[int, ...]:
     try:
-        data = conn.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * 1024)
+        data = conn.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MAX_OPTION_BYTES)
     except OSError:
         return ()
     return struct.unpack(f"{len(data) // 4}I", data)
@@ -120,6 +121,14 @@ class _Client:
     data: bytearray
 
 
+@dataclass(frozen=True, slots=True)
+class _Command:
+    conn: socket.socket
+    name: str
+    args: dict[str, Any]
+    peer: Peer
+
+
 class Server:
     """`handlers` answer once, `streams` answer with an iterator: each item is a line, and None
     only asks whether the client is still there. `asking` names what changes nothing."""
@@ -127,14 +136,15 @@ class Server:
     def __init__(self, home: Home, handlers: Mapping[str, Handler],
                  streams: Mapping[str, Stream] | None = None,
                  asking: Collection[str] = ()) -> None:
-        self.handlers: dict[str, Handler] = {"Ping": _pong, **handlers}
+        self.handlers: dict[str, Handler] = dict(handlers)
         self.streams: dict[str, Stream] = dict(streams or {})
         self.asking = {"Ping", *asking}
         self._listener = _Listener(home)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._waiting: OrderedDict[int, _Client] = OrderedDict()    # by fd; reading thread only
-        self._commands: queue.Queue[tuple[_Client, bytes] | None] = \
-            queue.Queue(MAX_QUEUED_COMMANDS)
+        self.prompt = {"Ping"}
+        self._commands: queue.Queue[_Command | None] = queue.Queue(MAX_QUEUED_COMMANDS)
+        self._prompt_commands: queue.Queue[_Command | None] = queue.Queue(MAX_QUEUED_COMMANDS)
         self._replies = _Replies()
         self._streaming = threading.Semaphore(MAX_STREAMS)
         self._stream_conns: set[socket.socket] = set()              # guarded by _streams_lock
@@ -145,10 +155,13 @@ class Server:
 
     # -- for the daemon --
 
-    def add(self, name: str, handler: Handler, asking: bool = False) -> None:
-        """Take on a command, also while serving: parts come up after the socket."""
+    def add(self, name: str, handler: Handler, asking: bool = False, prompt: bool = False) -> None:
+        """Take on a command, also while serving: parts come up after the socket. ASKING: it
+        changes nothing. PROMPT: it never takes long and must not wait for those that do."""
         if asking:
             self.asking.add(name)
+        if prompt:
+            self.prompt.add(name)
         self.handlers[name] = handler
 
     def add_stream(self, name: str, stream: Stream, asking: bool = False) -> None:
@@ -157,12 +170,15 @@ class Server:
         self.streams[name] = stream
 
     def start(self) -> None:
-        jobs = [("control", self._read_clients)]
-        jobs += [(f"control-{number}", self._serve) for number in range(1, SERVING_THREADS + 1)]
-        for name, work in jobs:
-            thread = threading.Thread(target=work, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._begin("control", self._read_clients)
+        self._begin("control-1", self._serve, self._prompt_commands)
+        for number in range(2, SERVING_THREADS + 1):
+            self._begin(f"control-{number}", self._serve, self._commands)
+
+    def _begin(self, name: str, work: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=work, args=args, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def stop(self, timeout_secs: float = 3.0) -> None:
         """Remove the socket, let running commands answer, end the threads."""
@@ -190,13 +206,14 @@ class Server:
             while not self._stopping:
                 for key, _ in selector.select(self._next_deadline()):
                     if key.fileobj is self._listener.socket:
-                        self._accept(selector)
+                        self._accept_some(selector)
                     elif key.data is not None:
                         self._read(selector, key.data)
                 self._shed_late(selector)
             for client in list(self._waiting.values()):
                 self._drop(selector, client)
-        for _ in range(SERVING_THREADS):
+        self._prompt_commands.put(None)
+        for _ in range(SERVING_THREADS - 1):
             self._commands.put(None)
 
     def _next_deadline(self) -> float | None:
@@ -204,27 +221,41 @@ class Server:
             return max(0.0, client.deadline - time.monotonic())
         return None
 
-    def _accept(self, selector: selectors.BaseSelector) -> None:
+    def _accept_some(self, selector: selectors.BaseSelector) -> None:
+        for _ in range(MAX_WAITING_CLIENTS):            # then the others are read again
+            if not self._accept(selector):
+                return
+
+    def _accept(self, selector: selectors.BaseSelector) -> bool:
+        """Take one client in; False when nobody knocks (or nobody can be let in now)."""
         try:
             conn, _ = self._listener.get_request()
         except BlockingIOError:
-            return
+            return False
         except OSError as err:                          # EMFILE, ENFILE, ENOMEM: make room
             self._trouble.failed("control: cannot accept: %s", err.strerror)
             for client in list(self._waiting.values()):
                 self._drop(selector, client)
             select.select([self._wake_read], [], [], ACCEPT_PAUSE_SECS)
-            return
+            return False
         self._trouble.over("control: accepts again")
         peer = self._listener.peer_of(conn)
         if peer is None:
             _send_and_close(conn, encode_error("this daemon belongs to another user"), 0.0)
-            return
+            return True
         if len(self._waiting) >= MAX_WAITING_CLIENTS:
-            self._drop(selector, next(iter(self._waiting.values())))
+            self._shed_oldest(selector)
         client = _Client(conn, peer, time.monotonic() + FIRST_LINE_SECS, bytearray())
         self._waiting[conn.fileno()] = client
         selector.register(conn, selectors.EVENT_READ, client)
+        return True
+
+    def _shed_oldest(self, selector: selectors.BaseSelector) -> None:
+        """Make room by the client that waits longest; what it has sent meanwhile is taken."""
+        oldest = next(iter(self._waiting.values()))
+        self._read(selector, oldest)
+        if self._waiting.get(oldest.conn.fileno()) is oldest:
+            self._drop(selector, oldest)
 
     def _read(self, selector: selectors.BaseSelector, client: _Client) -> None:
         try:
@@ -237,16 +268,26 @@ class Server:
         end = client.data.find(b"\n")
         if 0 <= end <= MAX_LINE_BYTES:
             self._release(selector, client)
-            self._queue(client, bytes(client.data[:end]))
+            self._take(client, bytes(client.data[:end]))
         elif len(client.data) > MAX_LINE_BYTES:
             self._release(selector, client)
             _send_and_close(client.conn, encode_error("the line is too long"), 0.0)
         elif not data:
             self._drop(selector, client)
 
-    def _queue(self, client: _Client, line: bytes) -> None:
+    def _take(self, client: _Client, line: bytes) -> None:
+        """Parse one line (64 KiB at most) and pass it on; refusals are sent from here."""
         try:
-            self._commands.put_nowait((client, line))
+            name, args = parse_command(line)
+            command = _Command(client.conn, name, args, self._admit(name, args, client.peer))
+        except PylonError as err:
+            _send_and_close(client.conn, encode_error(str(err)), 0.0)
+            return
+        if name == "Ping":
+            _send_and_close(client.conn, encode_reply(name, "Pong"), 0.0)
+            return
+        try:
+            (self._prompt_commands if name in self.prompt else self._commands).put_nowait(command)
         except queue.Full:
             _send_and_close(client.conn, encode_error("busy; ask again in a moment"), 0.0)
 
@@ -268,31 +309,16 @@ class Server:
 
     # -- the serving threads --
 
-    def _serve(self) -> None:
-        while (item := self._commands.get()) is not None:
-            client, line = item
-            try:
-                self._answer(client, line)
-            except Exception:
-                log.exception("control: a command failed")
-                _send_and_close(client.conn, encode_error("internal error; see the log"),
-                                SEND_SECS)
-
-    def _answer(self, client: _Client, line: bytes) -> None:
-        try:
-            name, args = parse_command(line)
-            peer = self._admit(name, args, client.peer)
-        except PylonError as err:
-            _send_and_close(client.conn, encode_error(str(err)), SEND_SECS)
-            return
-        if name in self.streams:
-            self._open_stream(client.conn, name, args, peer)
-        else:
-            reply = self._replies.once(peer, lambda: self._run(name, args, peer))
-            _send_and_close(client.conn, reply, SEND_SECS)
+    def _serve(self, commands: queue.Queue[_Command | None]) -> None:
+        while (command := commands.get()) is not None:
+            if command.name in self.streams:
+                self._open_stream(command)
+            else:
+                reply = self._replies.once(command.peer, lambda: self._run(command))
+                _send_and_close(command.conn, reply, SEND_SECS)
 
     def _admit(self, name: str, args: dict[str, Any], peer: Peer) -> Peer:
-        if name not in self.handlers and name not in self.streams:
+        if name != "Ping" and name not in self.handlers and name not in self.streams:
             raise InvalidMessage(f"unknown command {name}")
         if not peer.may_change and name not in self.asking:
             raise InvalidMessage("members of the group may ask, but not change")
@@ -301,29 +327,31 @@ class Server:
             raise InvalidMessage("request_id must be a text of at most 128 characters")
         return Peer(peer.uid, peer.pid, peer.may_change, request_id)
 
-    def _run(self, name: str, args: dict[str, Any], peer: Peer) -> bytes:
+    def _run(self, command: _Command) -> bytes:
         try:
-            return encode_reply(name, self.handlers[name](args, peer))
+            handler = self.handlers[command.name]
+            return encode_reply(command.name, handler(command.args, command.peer))
         except PylonError as err:
             return encode_error(str(err))
         except Exception:
-            log.exception("control: %s failed", name)
+            log.exception("control: %s failed", command.name)
             return encode_error("internal error; see the log")
 
-    def _open_stream(self, conn: socket.socket, name: str, args: dict[str, Any],
-                     peer: Peer) -> None:
+    def _open_stream(self, command: _Command) -> None:
         if not self._streaming.acquire(blocking=False):
-            _send_and_close(conn, encode_error("too many long commands at once"), SEND_SECS)
+            _send_and_close(command.conn, encode_error("too many long commands at once"),
+                            SEND_SECS)
             return
-        threading.Thread(target=self._stream, args=(conn, name, args, peer),
-                         name=f"control-{name}", daemon=True).start()
+        threading.Thread(target=self._stream, args=(command,), name=f"control-{command.name}",
+                         daemon=True).start()
 
-    def _stream(self, conn: socket.socket, name: str, args: dict[str, Any], peer: Peer) -> None:
+    def _stream(self, command: _Command) -> None:
+        conn, name = command.conn, command.name
         with self._streams_lock:
             self._stream_conns.add(conn)
         try:
             conn.settimeout(SEND_SECS)
-            self._send_items(conn, name, self.streams[name](args, peer))
+            self._send_items(conn, name, self.streams[name](command.args, command.peer))
         except PylonError as err:
             _send_and_close(conn, encode_error(str(err)), SEND_SECS)
         except OSError as err:
@@ -378,10 +406,6 @@ class _Replies:
 class _Reply:
     done: threading.Event
     line: bytes = b""
-
-
-def _pong(args: dict[str, Any], peer: Peer) -> str:
-    return "Pong"
 
 
 def _is_gone(conn: socket.socket) -> bool:

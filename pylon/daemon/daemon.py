@@ -173,10 +173,11 @@ class Daemon:
     def _bind_socket(self) -> None:
         self.control = Server(self.home, {})
         self.add_part("control socket", lambda deadline: self.control.stop())
-        self.control.add("Status", self._answer_status, asking=True)
-        self.control.add("StatusText", self._answer_status_text, asking=True)
-        self.control.add("StatusJson", lambda args, peer: status.facts(self), asking=True)
-        self.control.add("Shutdown", self._answer_shutdown)
+        self.control.add("Status", self._answer_status, asking=True, prompt=True)
+        self.control.add("StatusText", self._answer_status_text, asking=True, prompt=True)
+        self.control.add("StatusJson", lambda args, peer: status.facts(self), asking=True,
+                         prompt=True)
+        self.control.add("Shutdown", self._answer_shutdown, prompt=True)
         self.control.add("Reload", self._answer_reload)
         self.control.start()
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from pylon.backends.registry import Prober, Registry
-from pylon.config import Config
 from pylon.control.server import Peer
 from pylon.daemon.daemon import Daemon
 from pylon.daemon.inbox import Deadline
@@ -189,6 +188,9 @@ class Node(Daemon):
 
     def _relay_changed(self, url: str, connected: bool) -> None:
         self._journal("RelayConnected" if connected else "RelayDisconnected", {"url": url}, url)
+        publisher = getattr(self, "publisher", None)
+        if connected and publisher is not None:
+            publisher.relay_connected()
 
     def _backends_changed(self, type_: str, data: dict[str, Any]) -> None:
         self._journal(type_, data, str(data.get("backend_id", "")))
@@ -196,7 +198,7 @@ class Node(Daemon):
         if provider is not None:
             provider.models_changed()
 
-    def _delivered(self) -> None:
+    def _delivered(self, event_ids: set[str]) -> None:
         provider = getattr(self, "provider", None)
         if provider is not None:
             provider.delivered()
@@ -211,5 +213,3 @@ class Node(Daemon):
         """`{"Pause": {"on": true}}`: take no new jobs until it is said otherwise."""
         self.provider.pause("paused by the owner" if args.get("on", True) else None)
         return {"paused": bool(args.get("on", True))}
-
-

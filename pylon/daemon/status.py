@@ -9,19 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pylon import __version__
 from pylon.units import format_duration, format_sats
 
-if TYPE_CHECKING:
-    from pylon.daemon.daemon import Daemon
-
 log = logging.getLogger(__name__)
 
 
-def facts(daemon: Daemon) -> dict[str, Any]:
-    """Everything, from a running daemon."""
+def facts(daemon: Any) -> dict[str, Any]:
+    """Everything, from a running Daemon (not named as a type: it imports this module)."""
     config = daemon.config
     known = {
         "daemon": {"running": True, "pid": os.getpid(),
