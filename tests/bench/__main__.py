@@ -10,7 +10,7 @@ import sys
 
 from tests.bench.goal import Result, table
 
-PARTS = ("crypto", "store")
+PARTS = ("crypto", "store", "cli")
 
 
 def main(words: list[str]) -> int:
