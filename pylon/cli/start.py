@@ -12,7 +12,7 @@ from pylon.cli import identity, terminal
 from pylon.config import Config
 from pylon.control import client
 from pylon.daemon import detach, lockfile
-from pylon.daemon.daemon import Daemon
+from pylon.daemon.node import Node
 from pylon.daemon.process import harden
 from pylon.errors import EXIT_FAILED, EXIT_OK, IdentityError, PylonError
 from pylon.home import Home
@@ -54,7 +54,7 @@ def start(home: Home, mode: str, config_file: str | None, passphrase_file: str |
         return _already_running(home)
     config = configuration.load(home, config_file)
     node = identity.open_identity(home, config, passphrase_file)
-    daemon = Daemon(home, config, node, mode, os.path.abspath(config_file) if config_file else "",
+    daemon = Node(home, config, node, mode, os.path.abspath(config_file) if config_file else "",
                     foreground)
     if foreground:
         return daemon.serve(detach.Report())

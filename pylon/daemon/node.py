@@ -137,7 +137,7 @@ class Node(Daemon):
         return {"backend": wallet.name, "ok": True, "network": wallet.network}
 
     def _start_backends(self) -> None:
-        self.registry = Registry(self.config)
+        self.registry = Registry(self.config, self.home)
         self.registry.refresh()
         self.prober = Prober(self.registry, self._backends_changed)
         self._start_roles("backends", self.prober)
@@ -169,7 +169,7 @@ class Node(Daemon):
         self.facts["stats"] = lambda: {
             "jobs_completed": meta.total(self.db, "jobs_completed"),
             "earnings_msats": meta.total(self.db, "earnings_msats")}
-        self.facts["backends"] = lambda: [s["id"] for s in self.registry.states() if s["ok"]]
+        self.facts["backends"] = lambda: [s["id"] for s in self.registry.states() if s["available"]]
 
     def _start_roles(self, name: str, *roles: Role) -> None:
         """Start roles, and register that they are stopped and joined together."""

@@ -156,9 +156,9 @@ class Admission:
         options = params.parse(job.params, self._config)
         _, model = self._registry.choose(job.params.get("model"))
         text = "" if needs_inputs else prompts.prompt_text(job, fetched)
-        self._check_size(text, model, options["max_tokens"])
+        self._check_size(text)
         if not needs_inputs:
-            prompts.messages(job, fetched)                      # refuses bad parameters now
+            self._registry.check_room(prompts.messages(job, fetched), options["max_tokens"], model)
         output_bytes = self.output_room(job)
         price = self._price(job, model, text, options["max_tokens"], now)
         self._check_queue(job, price)
@@ -177,15 +177,10 @@ class Admission:
             raise Refused("unsupported-output", "this node answers in text/plain only")
         return fetch
 
-    def _check_size(self, text: str, model: str, max_tokens: int) -> None:
+    def _check_size(self, text: str) -> None:
         size, limit = len(text.encode()), self._config.provider.max_prompt_bytes
         if size > limit:
             raise Refused("too-large", f"the prompt has {size} bytes, {limit} are taken")
-        context = self._registry.context_tokens(model)
-        need = estimate_tokens(text) + max_tokens
-        if context and need > context:
-            raise Refused("prompt-too-long", f"prompt and answer need about {need} tokens, "
-                          f"{model} has {context}")
 
     def output_room(self, job: Job) -> int:
         """Bytes of answer that fit one result event beside its request and i tags."""

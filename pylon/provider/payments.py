@@ -15,7 +15,6 @@ import os
 import time
 from typing import Any, Callable
 
-from pylon.crypto import secp
 from pylon.errors import (InvalidMessage, PylonError, WalletDenied, WalletError, WalletMismatch,
                           WalletUnreachable)
 from pylon.failpoints import hit

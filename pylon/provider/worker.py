@@ -14,8 +14,8 @@ import time
 from typing import Any, Callable
 
 from pylon.backends import params
-from pylon.backends.backend import Completion, Prompt
-from pylon.errors import BackendError, InvalidMessage, Refused
+from pylon.backends.completion import Completion, Prompt
+from pylon.errors import BackendCancelled, BackendError, InvalidMessage, Refused
 from pylon.failpoints import hit
 from pylon.log import short
 from pylon.nostr.event import Event
@@ -130,24 +130,13 @@ class Worker(Role):
                         max_bytes=self._room(parsed), **options)
         feedback = Progress(self._keys, job, request, self._config, self._publish)
         feedback.processing()
-        timer = self._deadline_timer(job)
-        try:
-            completion = self._registry.complete(prompt, job.model, feedback.text, self._cancel)
-        finally:
-            if timer is not None:
-                timer.cancel()
+        left = job.deadline_at - time.time() if job.deadline_at else None
+        completion = self._registry.complete(
+            prompt, job.model, feedback.text, self._cancel, on_restart=feedback.restart,
+            deadline=None if left is None else time.monotonic() + left)
         log.info("job %s: answered by %s, %d tokens", short(job.id), completion.backend,
                  completion.completion_tokens or 0)
         return completion, parsed
-
-    def _deadline_timer(self, job: JobRow) -> threading.Timer | None:
-        """Work on held money, or with an expiration, must not outlive its time."""
-        if not job.deadline_at:
-            return None
-        timer = threading.Timer(max(0.0, job.deadline_at - time.time()), self._cancel.set)
-        timer.daemon = True
-        timer.start()
-        return timer
 
     def _finish(self, job: JobRow, request: Event, completion: Completion, text: str,
                 started: float) -> None:
@@ -173,14 +162,13 @@ class Worker(Role):
     def _try_later(self, job: JobRow, request: Event, err: BackendError) -> None:
         """An aborted or failed completion: back into the queue, or given up after some tries."""
         now = int(time.time())
-        if self._cancel.is_set():
-            if job.deadline_at and now >= job.deadline_at:
-                self._give_up(job, request, "deadline", "the time this job had is over")
-                return
-            if not self.stopping:
-                self._give_up(job, request, "cancelled", "cancelled by the customer")
-                return
+        if job.deadline_at and now >= job.deadline_at:
+            self._give_up(job, request, "deadline", "the time this job had is over")
+            return
         stopping = self.stopping
+        if isinstance(err, BackendCancelled) and not stopping:
+            self._give_up(job, request, "cancelled", "cancelled by the customer")
+            return
         if not stopping and job.attempts >= self._config.provider.max_attempts:
             log.warning("job %s: given up after %d attempts: %s", short(job.id), job.attempts, err)
             self._give_up(job, request, "backend-failed", "the model failed on this job")
@@ -223,6 +211,13 @@ class Progress:
             self._send("partial", str(self._number), self._pending)
             self._pending = ""
             self._sent_at = time.monotonic()
+
+    def restart(self) -> None:
+        """Another backend begins anew: what was sent as partial does not count."""
+        self._pending = ""
+        if self._number:
+            self._number = 0
+            self._send("partial", "restart", "")
 
     def _send(self, status: str, extra: str, content: str) -> None:
         event = answer.progress(self._keys, self._request, self._job.encryption, status, extra,
@@ -267,5 +262,3 @@ def recover(db: Database, keys: Keys, lease: str, max_attempts: int, now: int) -
             with db.transaction(durable=False) as tx:
                 jobs.put_back(tx, job, "the daemon stopped suddenly", now)
     return len(lost)
-
-

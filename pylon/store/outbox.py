@@ -31,13 +31,36 @@ def add(tx: sqlite3.Connection, event: Event, purpose: str, ref: str, relays: It
                 expires_at))
 
 
-def due(db: Database, now: int) -> list[sqlite3.Row]:
-    """Everything not expired, oldest first; `acks` lists the relays that have answered."""
+def unsettled(db: Database, after_row: int) -> list[sqlite3.Row]:
+    """Rows stored after `after_row` that some relay must still take, oldest first."""
     return db.query(
-        "SELECT o.event_id, o.event_json, o.purpose, o.ref, o.relays, o.created_at, "
-        "o.expires_at, o.accepted_at, (SELECT json_group_array(a.relay) FROM outbox_acks a "
-        "WHERE a.event_id = o.event_id AND a.accepted) AS acks FROM outbox o "
-        "WHERE o.expires_at > ? ORDER BY o.created_at", (now,))
+        "SELECT row, event_id, purpose, ref, relays, created_at, expires_at, accepted_at, "
+        "(SELECT json_group_array(a.relay) FROM outbox_acks a WHERE a.event_id = outbox.event_id "
+        "AND a.accepted) AS acks FROM outbox WHERE settled = 0 AND row > ? ORDER BY row",
+        (after_row,))
+
+
+def relays_of(row: sqlite3.Row) -> list[str]:
+    """Relays that an event is meant for beside the node's own."""
+    return list(json.loads(row["relays"]))
+
+
+def acked_by(row: sqlite3.Row) -> list[str]:
+    """Relays that have taken it."""
+    return list(json.loads(row["acks"]))
+
+
+def text(db: Database, event_id: str) -> str | None:
+    """The very bytes to send; None where the event was withdrawn."""
+    row = db.one("SELECT event_json FROM outbox WHERE event_id = ?", (event_id,))
+    return row["event_json"] if row else None
+
+
+def settle(db: Database, event_ids: list[str]) -> None:
+    """Nothing more is to be sent of these. Losing this only means that they are looked at again."""
+    with db.transaction(durable=False) as tx:
+        tx.executemany("UPDATE outbox SET settled = 1 WHERE event_id = ?",
+                       [(event_id,) for event_id in event_ids])
 
 
 def get(db: Database, purpose: str, ref: str) -> sqlite3.Row | None:

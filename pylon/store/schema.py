@@ -216,7 +216,8 @@ CREATE TABLE owed (
 CREATE INDEX idx_owed_open ON owed(state) WHERE state IN ('open', 'settling');
 
 CREATE TABLE outbox (
-    event_id TEXT PRIMARY KEY,
+    row INTEGER PRIMARY KEY AUTOINCREMENT,      -- never used again: the publisher reads on from it
+    event_id TEXT NOT NULL UNIQUE,
     event_json TEXT NOT NULL,
     purpose TEXT NOT NULL,
     ref TEXT NOT NULL,
@@ -224,8 +225,10 @@ CREATE TABLE outbox (
     created_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
     accepted_at INTEGER,
+    settled INTEGER NOT NULL DEFAULT 0,
     UNIQUE (purpose, ref)
 );
+CREATE INDEX idx_outbox_unsettled ON outbox(settled) WHERE settled = 0;
 CREATE INDEX idx_outbox_expiry ON outbox(expires_at);
 CREATE TABLE outbox_acks (
     event_id TEXT NOT NULL REFERENCES outbox(event_id) ON DELETE CASCADE,

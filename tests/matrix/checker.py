@@ -47,7 +47,7 @@ def _paid_is_delivered(db: sqlite3.Connection, paid: dict[str, int], relay_log: 
             continue                                    # an invoice of the owner's
         elif row["stage"] in ANSWERED:
             if not results[row["id"]]:
-                wrong.append(f"job {row['id'][:8]} is {row['stage']}, but no result is on the relay")
+                wrong.append(f"job {row['id'][:8]} is {row['stage']} without a result on the relay")
         elif row["stage"] in SETTLED_DEBT:
             if not db.execute("SELECT 1 FROM owed WHERE job_id = ?", (row["id"],)).fetchone():
                 wrong.append(f"job {row['id'][:8]} is {row['stage']} without a debt")

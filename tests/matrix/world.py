@@ -156,4 +156,3 @@ class World:
 
     def pubkey(self) -> str:
         return self.node.json("whoami")["pubkey"]
-

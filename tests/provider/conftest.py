@@ -8,8 +8,8 @@ import time
 import pytest
 
 from pylon import config as configuration
-from pylon.backends.backend import Completion, Model
-from pylon.errors import BackendError, Refused
+from pylon.backends.completion import Completion, Model
+from pylon.errors import BackendCancelled, Refused
 from pylon.nostr import keys as nostr_keys
 from pylon.provider.admission import Admission
 from pylon.provider.intake import Intake
@@ -43,12 +43,17 @@ class PretendedRegistry:
     def context_tokens(self, model):
         return 2048
 
-    def complete(self, prompt, model, on_text=None, cancel: threading.Event | None = None):
+    def check_room(self, messages, max_tokens, model):
+        if max_tokens > 2048:
+            raise Refused("prompt-too-long", "too long")
+
+    def complete(self, prompt, model, on_text=None, cancel: threading.Event | None = None,
+                 on_restart=None, deadline=None):
         self.asked.append(prompt)
         if isinstance(self.answer, Exception):
             raise self.answer
         if cancel is not None and cancel.is_set():
-            raise BackendError("cancelled")
+            raise BackendCancelled("cancelled")
         if on_text:
             on_text(self.answer)
         return Completion(self.answer, model, 7, 5, "stop", "pretended")
