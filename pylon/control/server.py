@@ -204,17 +204,25 @@ class Server:
             selector.register(self._wake_read, selectors.EVENT_READ)
             selector.register(self._listener.socket, selectors.EVENT_READ)
             while not self._stopping:
-                for key, _ in selector.select(self._next_deadline()):
-                    if key.fileobj is self._listener.socket:
-                        self._accept_some(selector)
-                    elif key.data is not None:
-                        self._read(selector, key.data)
-                self._shed_late(selector)
+                try:
+                    self._look_around(selector)
+                except Exception:                       # a bug of ours must not make us deaf
+                    log.exception("control: the reading thread stumbled")
+                    for client in list(self._waiting.values()):
+                        self._drop(selector, client)
             for client in list(self._waiting.values()):
                 self._drop(selector, client)
         self._prompt_commands.put(None)
         for _ in range(SERVING_THREADS - 1):
             self._commands.put(None)
+
+    def _look_around(self, selector: selectors.BaseSelector) -> None:
+        for key, _ in selector.select(self._next_deadline()):
+            if key.fileobj is self._listener.socket:
+                self._accept_some(selector)
+            elif key.data is not None and self._waiting.get(key.fd) is key.data:
+                self._read(selector, key.data)          # it may have been shed since the select
+        self._shed_late(selector)
 
     def _next_deadline(self) -> float | None:
         for client in self._waiting.values():           # oldest first, all get the same time
