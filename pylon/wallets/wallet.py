@@ -49,7 +49,8 @@ class Invoice:
 class Receipt:
     """What the wallet says of an invoice of ours; `received_msats` is 0 until it is paid or held.
 
-    `hold_expires_at`: when held money goes back by itself.
+    `received_msats` is what the customer paid, and `fee_msats` what the wallet kept of it (a
+    liquidity fee). `hold_expires_at`: when held money goes back by itself.
     """
 
     state: ReceiptState
@@ -57,6 +58,7 @@ class Receipt:
     preimage: str | None = None
     settled_at: int | None = None
     hold_expires_at: int | None = None
+    fee_msats: int = 0
 
 
 @dataclass(frozen=True, slots=True)
