@@ -21,7 +21,7 @@ SECP := libsecp256k1-2|libsecp256k1-1
 DEBIAN12 := websocket-client==1.2.3 requests==2.28.1 ecdsa==0.18.0 mnemonic==0.19 \
 	cryptography==38.0.4 urllib3==1.26.12
 
-.PHONY: help demo test test-real test-debian lint bench soak dist clean
+.PHONY: help demo test test-real test-matrix test-debian lint bench soak dist clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -63,6 +63,9 @@ test-real: $(VENV)/.test  ## the tests with the heavy third-party parts (2 GB)
 	@contrib/debian-needs gcc libc6-dev nodejs npm
 	$(VENV)/bin/python -m tests.parts.venvs llama ollama lnbits nostr-relay nostr-dvm node
 	$(VENV)/bin/python $(PYTEST) -m real
+
+test-matrix: $(VENV)/.test  ## a crash at every step of the money's way, each kind of crash
+	$(VENV)/bin/python $(PYTEST) -m matrix
 
 test-debian: $(VENV_DEBIAN)/.test  ## the tests against the versions that Debian 12 has
 	$(VENV_DEBIAN)/bin/python -m tests.parts.venvs llama
