@@ -14,6 +14,10 @@ COMMANDS = (
     ("logs", "show the daemon's log"),
     ("config", "show or check the configuration"),
     ("doctor", "probe everything the node needs, and say how to mend what is broken"),
+    ("wallet", "what the wallet holds; pay, get paid, audit, connect another"),
+    ("owed", "money that arrived for work that was not delivered"),
+    ("earnings", "what the node has earned"),
+    ("explain", "why a job, order, payment or tick went as it did"),
     ("whoami", "who this node is: npub, key and home"),
 )
 
