@@ -63,6 +63,11 @@ class Reconciler(Role):
         return [row for row in failed if row.state == P.FAILED]
 
     def step(self, now: int) -> None:
+        self.look(now)
+        self.wait(self._due_in())
+
+    def look(self, now: int) -> None:
+        """Ask about everything that is due; without waiting."""
         for row in self.recover(now):
             self._on_decided(row)
         with self._hints_lock:
@@ -75,7 +80,6 @@ class Reconciler(Role):
                 return
             if self._timers[row.id].due(self._monotonic()) or {row.payment_hash, None} & hints:
                 self._look(row)
-        self.wait(self._due_in())
 
     def _open(self) -> list[PaymentRow]:
         """Open payments of the wallet's that nobody is calling about at this moment."""
