@@ -81,7 +81,7 @@ class LoggedBackend:
                 words = answer_to(prompt)
                 for line in ({"message": {"role": "assistant", "content": words}, "done": False},
                              {"message": {"role": "assistant", "content": ""}, "done": True,
-                              "done_reason": "stop", "prompt_eval_count": len(prompt) + 8,
+                              "done_reason": "stop", "prompt_eval_count": len(prompt.split()) + 8,
                               "eval_count": backend.tokens}):
                     self.wfile.write(json.dumps({"model": MODEL, **line}).encode() + b"\n")
                 self.close_connection = True
