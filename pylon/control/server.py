@@ -218,10 +218,11 @@ class Server:
 
     def _look_around(self, selector: selectors.BaseSelector) -> None:
         for key, _ in selector.select(self._next_deadline()):
+            client: _Client | None = key.data
             if key.fileobj is self._listener.socket:
                 self._accept_some(selector)
-            elif key.data is not None and self._waiting.get(key.fd) is key.data:
-                self._read(selector, key.data)          # it may have been shed since the select
+            elif client is not None and self._waiting.get(key.fd) is client:
+                self._read(selector, client)            # else it was shed since the select
         self._shed_late(selector)
 
     def _next_deadline(self) -> float | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import socket
 import stat
 import subprocess
@@ -288,16 +289,14 @@ def test_slow_commands_leave_a_thread_for_a_ping(home, serve, wait_for):
         conn.close()
 
 
-def test_when_all_threads_are_busy_more_clients_are_told(home, serve, monkeypatch):
+def test_when_all_threads_are_busy_more_clients_are_told(home, serve, monkeypatch, wait_for):
     monkeypatch.setattr(server, "MAX_QUEUED_COMMANDS", 2)
     serve()
     waiting = [connect(home) for _ in range(server.SERVING_THREADS + 2 + 5)]
     for conn in waiting:
         conn.sendall(b'"Slow"\n')
-    answers = []
-    for conn in waiting[-3:]:
-        answers.append(conn.recv(1000))
-    assert any(b"busy" in answer for answer in answers)
+    answered = wait_for(lambda: select.select(waiting, [], [], 0)[0])
+    assert b"busy" in answered[0].recv(1000)
     serve.hold.set()
     for conn in waiting:
         conn.close()
