@@ -32,6 +32,7 @@ RETRY_SECS = (2.0, 10.0, 60.0, 300.0, 1800.0)   # after a refusal that may pass,
 FINAL = frozenset({"invalid", "blocked", "pow", "mute"})    # a relay that says so means it
 GUEST_SECS = 120.0          # how long a relay that the customer named may take to be reached
 LONG_SECS = 3600.0
+ONLY_THERE = frozenset({"order", "order-cancel"})   # the relays they name are the owner's choice
 
 
 @dataclass(slots=True)
@@ -40,7 +41,8 @@ class Item:
 
     event_id: str
     purpose: str
-    guests: list[str]                   # relays that the other side named
+    guests: list[str]                   # relays that the other side, or the owner, named
+    only_there: bool                    # it goes to its guests and not to the node's own relays
     expires_at: int                     # wall clock
     accepted: bool                      # by any relay
     taken_at: float                     # monotonic
@@ -124,7 +126,8 @@ class Publisher(Role):
                 settled.append(item.event_id)
                 del self._items[item.event_id]
                 continue
-            targets = [url for url in (*own, *item.guests)
+            homes = () if item.only_there else own
+            targets = [url for url in (*homes, *item.guests)
                        if url not in item.done and url not in item.under_way
                        and item.retry_at.get(url, 0.0) <= mono]
             if targets:
@@ -136,6 +139,8 @@ class Publisher(Role):
     def _is_settled(self, item: Item, own: list[str], now: int, mono: float) -> bool:
         if now >= item.expires_at:
             return True
+        if item.only_there:
+            return all(url in item.done for url in item.guests)
         if not own or not all(url in item.done for url in own):
             return False
         return mono - item.taken_at > GUEST_SECS or all(url in item.done for url in item.guests)
@@ -200,8 +205,9 @@ class Publisher(Role):
 
 
 def _item(row: sqlite3.Row) -> Item:
-    return Item(row["event_id"], row["purpose"], _normal(outbox.relays_of(row)),
-                row["expires_at"], row["accepted_at"] is not None, time.monotonic(),
+    guests = _normal(outbox.relays_of(row))
+    return Item(row["event_id"], row["purpose"], guests,
+                bool(guests) and row["purpose"] in ONLY_THERE, row["expires_at"], row["accepted_at"] is not None, time.monotonic(),
                 set(outbox.acked_by(row)))
 
 
