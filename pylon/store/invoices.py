@@ -156,7 +156,8 @@ def hold(db: Database, invoice: InvoiceRow, can_run: bool, deadline_at: int,
         row = tx.execute("SELECT * FROM jobs WHERE id = ?", (invoice.job_id,)).fetchone()
         job = jobs.JobRow.of(row)
         if job.stage == J.QUOTED or (job.stage == J.EXPIRED and can_run):
-            jobs.advance(tx, job.id, J.HELD, now, deadline_at=min(job.deadline_at, deadline_at))
+            jobs.advance(tx, job.id, J.HELD, now,
+                         deadline_at=min(job.deadline_at or deadline_at, deadline_at))
             journal.add(tx, "PaymentHeld", job.id, {"payment_hash": invoice.payment_hash,
                                                     "deadline_at": deadline_at}, now)
             return J.HELD

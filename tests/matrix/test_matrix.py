@@ -62,7 +62,7 @@ def test_held_job_killed(world, point):
 
 def strike(world: World, failpoint: str, action: str) -> None:
     world.start(failpoint).until_ready_or_dead()
-    jobs = [world.stranger.job(f"job {n}") for n in range(JOBS)]
+    jobs = [world.order(f"job {n}") for n in range(JOBS)]
     wait_for(lambda: world.mark.exists(), 20, f"{failpoint} to be reached")
     if action == "kill":
         wait_for(lambda: world.died, 10, "the daemon to die")

@@ -4,6 +4,7 @@ is its own log, a node that may be killed, and a customer who pays what he is qu
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import threading
 from pathlib import Path
@@ -69,6 +70,7 @@ class World:
         self.node = Node(self.place, CONFIG.format(relay=self.relay.url, model=MODEL,
                                                    escrow=self.escrow, backend=self.backend.url))
         self.node.init()
+        self.pubkey = self.node.json("whoami")["pubkey"]
         self.stranger = Stranger(self.relay.url)
         self._stack.callback(self.stranger.close)
         self.purse = Ledger(self.place / "ledger.db", CUSTOMER_KEY, self.place / "c.sock")
@@ -117,8 +119,18 @@ class World:
         return self.node.daemon is not None and self.node.daemon.poll() is not None
 
     def until_ready_or_dead(self) -> None:
-        wait_for(lambda: self.died or self.node.run("status", check=False).returncode == 0, 30,
-                 "the daemon to answer or to die")
+        wait_for(lambda: self.died or self.connected(), 30, "the daemon to serve or to die")
+
+    def connected(self) -> bool:
+        """Whether the node listens on its relay; jobs sent before come in one batch."""
+        done = self.node.run("status", "--json", check=False)
+        return done.returncode == 0 and all(
+            one["connected"] and one["subscriptions"]
+            for one in json.loads(done.stdout)["relay_states"])
+
+    def order(self, prompt: str) -> str:
+        """A job of the stranger's for this node; its id."""
+        return self.stranger.job(prompt, tags=[["p", self.pubkey]])
 
     # -- what is --
 
@@ -147,12 +159,9 @@ class World:
     def verdict(self) -> list[str]:
         """What the judge says; [] is a pass."""
         return checker.check(self.node.home.database, self.place / "ledger.db", self.account(),
-                             [line["event"] for line in self.relay.recorded()], self.pubkey())
+                             [line["event"] for line in self.relay.recorded()], self.pubkey)
 
     def account(self) -> str:
         """The node's account in the ledger."""
         key = bytes.fromhex((Home(self.node.home.root).secrets / "ledger.key").read_text().strip())
         return secp.pubkey_compressed(key).hex()
-
-    def pubkey(self) -> str:
-        return self.node.json("whoami")["pubkey"]

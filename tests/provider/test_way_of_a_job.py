@@ -66,6 +66,8 @@ def test_a_paid_job_is_quoted_paid_booked_and_answered(bench):
 
 def test_held_money_is_booked_only_when_the_result_is_delivered(hold_bench):
     event = paid_job(hold_bench)
+    row = hold_bench.db.one("SELECT deadline_at FROM jobs WHERE id = ?", (event.id,))
+    assert row["deadline_at"] > time.time() + 60, "held money without a time limit, or with none"
     assert hold_bench.stage(event) == "held" and books.balance(hold_bench.db, "provider") == 0
     hold_bench.worker.step(0)
     delivered(hold_bench, event)
