@@ -207,7 +207,8 @@ class Publisher(Role):
 def _item(row: sqlite3.Row) -> Item:
     guests = _normal(outbox.relays_of(row))
     return Item(row["event_id"], row["purpose"], guests,
-                bool(guests) and row["purpose"] in ONLY_THERE, row["expires_at"], row["accepted_at"] is not None, time.monotonic(),
+                bool(guests) and row["purpose"] in ONLY_THERE, row["expires_at"],
+                row["accepted_at"] is not None, time.monotonic(),
                 set(outbox.acked_by(row)))
 
 
