@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -263,11 +263,12 @@ class Orders(Role):
 
     # ---- what wakes an order --------------------------------------------------------------------
 
-    def published(self, event_id: str) -> None:
-        """A relay has accepted one of our events. Any thread."""
-        order_id = self._by_event.get(event_id)
-        if order_id is not None:
-            self._look(order_id)
+    def published(self, event_ids: Iterable[str]) -> None:
+        """Relays have accepted these events; some may be ours. Any thread."""
+        for event_id in event_ids:
+            order_id = self._by_event.get(event_id)
+            if order_id is not None:
+                self._look(order_id)
 
     def payment_decided(self, action_key: str) -> None:
         """The payer or its reconciler knows how a payment ended. Any thread."""

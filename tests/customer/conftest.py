@@ -203,7 +203,7 @@ class Market:
         with self.db.transaction(durable=False) as tx:
             tx.execute("UPDATE outbox SET accepted_at = ? WHERE event_id = ?",
                        (self.clock.now(), event_id))
-        self.orders.published(event_id)
+        self.orders.published([event_id])
 
     def event(self, event_id: str) -> Event:
         row = self.db.one("SELECT event_json FROM outbox WHERE event_id = ?", (event_id,))
