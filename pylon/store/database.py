@@ -25,7 +25,8 @@ from pylon.store import schema
 log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_SECS = 5
-JOURNAL_SIZE_LIMIT_BYTES = 16 * 1024 * 1024
+CHECKPOINT_PAGES = 8000             # 32 MB: a checkpoint costs syncs, so it should be rare
+JOURNAL_SIZE_LIMIT_BYTES = CHECKPOINT_PAGES * 4096
 _DAMAGE = ("malformed", "not a database", "corrupt")
 _NO_SPACE = ("full", "disk i/o", "readonly", "unable to open")
 
@@ -54,6 +55,7 @@ class Database:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA foreign_keys=ON")
         db.execute("PRAGMA trusted_schema=OFF")
+        db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         db.execute(f"PRAGMA journal_size_limit={JOURNAL_SIZE_LIMIT_BYTES}")
         return db
 

@@ -119,9 +119,8 @@ UPDATE jobs SET stage = CASE status
     WHEN 'completed' THEN 'delivered' WHEN 'cancelled' THEN 'cancelled' ELSE 'failed' END;
 UPDATE jobs SET status = 'failed', error_message = coalesce(error_message,
     'left unfinished by an earlier version') WHERE status IN ('pending', 'processing');
-CREATE INDEX idx_jobs_open ON jobs(stage, created_at) WHERE stage IN
-    ('received', 'gathering', 'invoicing', 'quoted', 'free', 'paid', 'held', 'running', 'done',
-     'settling', 'cancelling');
+DROP INDEX idx_jobs_status;                     -- each index costs every job that is stored
+CREATE INDEX idx_jobs_stage ON jobs(stage, created_at);
 
 CREATE INDEX idx_jobs_to_settle ON jobs(stage) WHERE payment = 'hold' AND stage = 'delivered';
 
