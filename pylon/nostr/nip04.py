@@ -6,7 +6,6 @@ Every failure is the same InvalidMessage, so that no answer of ours tells a forg
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 
 from pylon.crypto import ciphers
@@ -34,14 +33,8 @@ def decrypt(shared_x: bytes, payload: str) -> str:
         body, mark, iv = payload.partition("?iv=")
         if not mark or "?" in iv:
             raise ValueError("not one iv")
-        plain = ciphers.aes_cbc_decrypt(shared_x, _base64(iv), _base64(body))
+        plain = ciphers.aes_cbc_decrypt(shared_x, ciphers.unbase64(iv),
+                                        ciphers.unbase64(body))
         return plain.decode()
-    except ValueError:                  # binascii.Error and UnicodeDecodeError are ones
+    except ValueError:                  # UnicodeDecodeError is one
         raise InvalidMessage("cannot decrypt (NIP-04)") from None
-
-
-def _base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text.encode("ascii"), validate=True)
-    except binascii.Error:
-        raise ValueError("not base64") from None

@@ -7,7 +7,6 @@ older peers. Every failure of `decrypt` is the same InvalidMessage. Verify the o
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import os
@@ -55,10 +54,7 @@ def decrypt(key: bytes, payload: str) -> str:
 def _decrypt(key: bytes, payload: str) -> str:
     if not MIN_PAYLOAD_CHARS <= len(payload) <= MAX_PAYLOAD_CHARS:
         raise ValueError("length")
-    try:
-        data = base64.b64decode(payload.encode("ascii"), validate=True)
-    except binascii.Error:
-        raise ValueError("not base64") from None
+    data = ciphers.unbase64(payload)
     if len(data) < 99 or data[0] != _VERSION:       # 1 + 32 + 34 + 32
         raise ValueError("version or length")
     nonce, encrypted, mac = (data[1:33], data[33:-_MAC_BYTES], data[-_MAC_BYTES:])

@@ -39,8 +39,9 @@ def test_a11_nan_infinity_and_duplicate_keys(text):
         load(text)
 
 
-@pytest.mark.parametrize("text", ["", " ", "[", "nul", "[1,]", "{'a':1}", "[1] 2", "[1]]", "\ufeff[]",
-                                  "// x", '"a\nb"', '"\\x"', "[1\x00]", "01", None, b"[]", 7])
+@pytest.mark.parametrize("text", [
+    "", " ", "[", "nul", "[1,]", "{'a':1}", "[1] 2", "[1]]", "\ufeff[]", "// x", '"a\nb"', '"\\x"',
+    "[1\x00]", "01", None, b"[]", 7])
 def test_not_json(text):
     with pytest.raises(InvalidMessage) as err:
         load(text)
