@@ -12,13 +12,14 @@ CUSTOMERS = 20
 CREATED_AT = 1_760_000_000
 
 
-def customers(count: int = CUSTOMERS) -> list[Keys]:
-    return [Keys(random.Random(n).randbytes(32)) for n in range(1, count + 1)]
+def secrets() -> list[bytes]:
+    """The customers' keys: the same in every run."""
+    return [random.Random(n).randbytes(32) for n in range(1, CUSTOMERS + 1)]
 
 
 def make_events(count: int, kind: int = 5050, created_at: int = CREATED_AT) -> list[Event]:
     """Different events, the same in every run but for their signatures' randomness."""
-    authors = customers()
+    authors = [Keys(secret) for secret in secrets()]
     filler = "x" * 180
     return [authors[n % len(authors)].sign(
         kind, "", [["i", f"What is {n} times two? {filler}", "text"], ["output", "text/plain"]],
