@@ -193,6 +193,9 @@ def _explained(path: Path, database: Database | None = None) -> Iterator[None]:
         if "illegal step" in str(err) or "append-only" in str(err):
             raise IllegalTransition(str(err)) from err
         raise
+    except UnicodeDecodeError as err:               # SQLite names a damaged piece of the schema
+        raise StoreDamaged(f"{path} is damaged; nothing was recreated. Restore a backup with: "
+                           "pylon restore FILE") from err
     except (sqlite3.DatabaseError, OSError) as err:
         text = str(err).lower()
         if any(word in text for word in _DAMAGE):
