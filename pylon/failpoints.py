@@ -2,7 +2,9 @@
 
 Armed only by PYLON_FAILPOINT="NAME:ACTION[:NTH]" in the environment of a test; otherwise `hit`
 costs one comparison. PYLON_FAILPOINT_MARK names a file that is made when the point is reached, so
-that the test can tell that it was. The names are the kill points of the crash matrix (K1..K16, A1..A8).
+that the test can tell that it was.
+
+The names are the kill points of the crash matrix (K1..K16, A1..A8).
 A leaf: imports nothing of the project.
 """
 

@@ -39,7 +39,9 @@ Buying (one order of ours):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 
 class _Word(str, Enum):
@@ -152,8 +154,9 @@ TICK_EDGES: dict[TickState, tuple[TickState, ...]] = {
     T.SUCCEEDED: (), T.FAILED: (), T.INTERRUPTED: (),
 }
 
-EDGES = {"job": JOB_EDGES, "payment": PAYMENT_EDGES, "order": ORDER_EDGES,
-         "agent": AGENT_EDGES, "tick": TICK_EDGES}
+EDGES: dict[str, Mapping[Any, tuple[Any, ...]]] = {
+    "job": JOB_EDGES, "payment": PAYMENT_EDGES, "order": ORDER_EDGES, "agent": AGENT_EDGES,
+    "tick": TICK_EDGES}
 
 # The public word of each stage, as the first Pylon's `jobs.status` column has it.
 PUBLIC_STATUS: dict[JobStage, str] = {

@@ -10,20 +10,26 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from pylon.backends.registry import Prober, Registry
 from pylon.control.server import Peer
 from pylon.daemon.daemon import Daemon
 from pylon.daemon.inbox import Deadline
-from pylon.errors import ConfigError, WalletError
+from pylon.errors import ConfigError, UsageError, WalletError
 from pylon.log import Repeated
 from pylon.provider.provider import Provider
 from pylon.relays.pool import Pool
 from pylon.relays.publisher import Publisher
 from pylon.role import Role
 from pylon.store import journal, meta
+from pylon.wallets.desk import ASKING, HANDLERS, Desk
+from pylon.wallets.external import Auditor
 from pylon.wallets.opening import open_wallet
+from pylon.wallets.payer import Payer
+from pylon.wallets.reconciler import Reconciler
 from pylon.wallets.wallet import Wallet
 
 log = logging.getLogger(__name__)
@@ -83,8 +89,8 @@ class Node(Daemon):
     """A daemon that serves."""
 
     def more_steps(self) -> tuple[Callable[[], None], ...]:
-        return (self._open_relays, self._open_wallet, self._start_backends, self._start_publisher,
-                self._start_provider, self._show_facts)
+        return (self._open_relays, self._open_wallet, self._start_backends,
+                self._start_paying, self._start_provider, self._show_facts)
 
     @property
     def wallet(self) -> Wallet | None:
@@ -95,15 +101,21 @@ class Node(Daemon):
 
     def _open_relays(self) -> None:
         self.lease = secrets.token_hex(8)       # names this boot in the rows that it works on
+        self.provider: Provider | None = None
         self.pool = Pool(self.config, lambda: [self.keys], self._relay_changed)
-        self.pool.start(list(self.config.relays))
+        self.publisher = Publisher(self.db, self.pool, self._delivered)
         self.add_part("relays", lambda deadline: self.pool.stop())
+        self._start_roles("publisher", self.publisher)
+        self.pool.start(list(self.config.relays))
         self.on_reload(lambda config: self.pool.reload(list(config.relays)))
         self.facts["relays"] = lambda: list(self.config.relays)
-        self.facts["relay_states"] = self.pool.states
+        self.facts["relay_states"] = lambda: [asdict(one) for one in self.pool.states()]
 
     def _open_wallet(self) -> None:
         self.purse: WalletKeeper | None = None
+        self.payer = Payer(self.db, lambda: self.wallet, self.config.network,
+                           min_free_bytes=self.config.store.pay_free_mb * 1_000_000)
+        self.reconciler = Reconciler(self.payer)
         if not self.config.enable_payments:
             return
         self.purse = WalletKeeper(
@@ -125,9 +137,9 @@ class Node(Daemon):
             wallet.watch(self._wallet_pushed)
 
     def _wallet_pushed(self, payment_hash: str | None) -> None:
-        provider = getattr(self, "provider", None)
-        if provider is not None:
-            provider.watch.pushed(payment_hash)
+        self.reconciler.pushed(payment_hash)
+        if self.provider is not None:
+            self.provider.watch.pushed(payment_hash)
 
     def _wallet_facts(self) -> dict[str, Any]:
         wallet = self.wallet
@@ -143,9 +155,15 @@ class Node(Daemon):
         self._start_roles("backends", self.prober)
         self.facts["backend_states"] = self.registry.states
 
-    def _start_publisher(self) -> None:
-        self.publisher = Publisher(self.db, self.pool, self._delivered)
-        self._start_roles("publisher", self.publisher)
+    def _start_paying(self) -> None:
+        """Before anybody pays: end what a crash left open, by the wallet's own record."""
+        self._start_roles("reconciler", self.reconciler)
+        if self.purse is None:
+            return
+        self._start_roles("auditor", Auditor(self.db, lambda: self.wallet))
+        desk = Desk(self.db, self.payer, self.config.network, self._watch_invoices)
+        for name, handler in HANDLERS.items():
+            self.control.add(name, partial(_ask_desk, handler, desk), asking=name in ASKING)
 
     def _start_provider(self) -> None:
         if self.mode not in ("provider", "both"):
@@ -161,6 +179,7 @@ class Node(Daemon):
         self._journal("WentOnline", {"relays": list(self.config.relays)})
 
     def _stop_provider(self, deadline: Deadline) -> None:
+        assert self.provider is not None
         self.provider.stop(max(0.0, deadline.left() - STOP_MARGIN_SECS))
         self.publisher.flush(min(2.0, max(0.0, deadline.left())))
         self._journal("WentOffline", {})
@@ -188,28 +207,37 @@ class Node(Daemon):
 
     def _relay_changed(self, url: str, connected: bool) -> None:
         self._journal("RelayConnected" if connected else "RelayDisconnected", {"url": url}, url)
-        publisher = getattr(self, "publisher", None)
-        if connected and publisher is not None:
-            publisher.relay_connected()
+        if connected:
+            self.publisher.relay_connected()
 
     def _backends_changed(self, type_: str, data: dict[str, Any]) -> None:
         self._journal(type_, data, str(data.get("backend_id", "")))
-        provider = getattr(self, "provider", None)
-        if provider is not None:
-            provider.models_changed()
+        if self.provider is not None:
+            self.provider.models_changed()
 
     def _delivered(self, event_ids: set[str]) -> None:
-        provider = getattr(self, "provider", None)
-        if provider is not None:
-            provider.delivered()
+        if self.provider is not None:
+            self.provider.delivered()
 
     def _journal(self, type_: str, data: dict[str, Any], subject: str = "") -> None:
         with self.db.transaction(durable=False) as tx:
             journal.add(tx, type_, subject or self.keys.npub, data, int(time.time()))
 
+    def _watch_invoices(self) -> None:
+        """An invoice of the owner's was made: its money is watched for like a job's."""
+        if self.provider is not None:
+            self.provider.watch.wake()
+
     # -- what the socket answers --
 
     def _answer_pause(self, args: dict[str, Any], peer: Peer) -> dict[str, Any]:
         """`{"Pause": {"on": true}}`: take no new jobs until it is said otherwise."""
+        if self.provider is None:
+            raise UsageError("this node runs without provider mode; there is nothing to pause")
         self.provider.pause("paused by the owner" if args.get("on", True) else None)
         return {"paused": bool(args.get("on", True))}
+
+
+def _ask_desk(handler: Callable[[Desk, dict[str, Any]], dict[str, Any]], desk: Desk,
+              args: dict[str, Any], peer: Peer) -> dict[str, Any]:
+    return handler(desk, args)

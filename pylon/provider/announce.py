@@ -38,6 +38,10 @@ class Announcer(Role):
         self._announced_at = 0
         self._beat_at = 0
 
+    def configure(self, config: Any) -> None:
+        """Settings from now on; one assignment, so any thread may call."""
+        self._config = config
+
     def step(self, now: int) -> None:
         offer = self._offer()
         if offer != self._announced or now - self._announced_at >= REPUBLISH_SECS:

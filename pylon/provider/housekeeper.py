@@ -28,6 +28,10 @@ class Housekeeper(Role):
         super().__init__("housekeeper")
         self._db, self._keys, self._config = db, keys, config
 
+    def configure(self, config: Any) -> None:
+        """Settings from now on; one assignment, so any thread may call."""
+        self._config = config
+
     def step(self, now: int) -> None:
         for job in retention.undelivered(self._db, now):
             log.error("job %s: no relay took its result", short(job.id))

@@ -106,7 +106,9 @@ class Gatherer(Role):
         """Verified events, on a relay thread."""
         with self._lock:
             found = self._found.get(job_id)
-            for event in arrived if found is not None else ():
+            if found is None:
+                return
+            for event in arrived:
                 answered = event.first("e") or ""
                 if event.id in events:
                     found.setdefault(event.id, event.content)

@@ -45,6 +45,10 @@ class Intake:
         self._on_stored = on_stored             # rings till, gatherer, workers and publisher
         self._on_cancel = on_cancel             # tells the worker that has the job
 
+    def configure(self, config: Any) -> None:
+        """Settings from now on; one assignment, so any thread may call."""
+        self._config = config
+
     def wanted(self, event: Event) -> bool:
         """Before verification: a kind we serve, for us or for all, and not ancient."""
         if event.kind not in self._config.provider.kinds:

@@ -58,6 +58,10 @@ class Till(Role):
         self._on_quoted = on_quoted             # rings the publisher and the watch
         self._trouble = Repeated(log, logging.WARNING)
 
+    def configure(self, config: Any) -> None:
+        """Settings from now on; one assignment, so any thread may call."""
+        self._config = config
+
     def step(self, now: int) -> None:
         waiting = jobs.in_stage(self._db, J.RECEIVED, J.INVOICING)
         retry = False
@@ -159,6 +163,10 @@ class Watch(Role):
         self._timers: dict[str, tuple[float, float]] = {}   # hash -> (due at, interval), monotonic
         self._hints: set[str | None] = set()                # hashes that the wallet pushed
         self._trouble = Repeated(log, logging.WARNING)
+
+    def configure(self, config: Any) -> None:
+        """Settings from now on; one assignment, so any thread may call."""
+        self._config = config
 
     def pushed(self, payment_hash: str | None) -> None:
         """The wallet says that something changed (None: it doesn't say what). Any thread."""

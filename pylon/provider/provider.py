@@ -113,9 +113,10 @@ class Provider:
     def reload(self, config: Any) -> None:
         """New settings for what comes in from now on; running jobs keep theirs."""
         self._config = config
-        self.admission.configure(config)
-        for part in (self.intake, self.till, self.watch, self.announcer, *self.workers):
-            part._config = config
+        parts: list[Any] = [self.admission, self.intake, self.till, self.watch, self.announcer,
+                            self.housekeeper, *self.workers]
+        for part in parts:
+            part.configure(config)
         self._subscribe(int(time.time()))
         self.announcer.wake()
 

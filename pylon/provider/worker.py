@@ -64,6 +64,10 @@ class Worker(Role):
         self._cancel = threading.Event()        # aborts the completion that runs now
         self.job_id: str | None = None          # what it works on, written by its own thread
 
+    def configure(self, config: Any) -> None:
+        """Settings from now on; one assignment, so any thread may call."""
+        self._config = config
+
     def step(self, now: int) -> None:
         self._cancel.clear()
         job = jobs.claim(self._db, self._lease, int(time.time()))
