@@ -31,23 +31,49 @@ def add(tx: sqlite3.Connection, event: Event, purpose: str, ref: str, relays: It
                 expires_at))
 
 
-def unsettled(db: Database, after_row: int) -> list[sqlite3.Row]:
-    """Rows stored after `after_row` that some relay must still take, oldest first."""
+def newer(db: Database, after_row: int, now: int, limit: int) -> list[sqlite3.Row]:
+    """Rows stored after `after_row` and not expired, in their order, with their text."""
+    return db.query("SELECT row, event_id, event_json, purpose, relays FROM outbox WHERE row > ? "
+                    "AND expires_at > ? ORDER BY row LIMIT ?", (after_row, now, limit))
+
+
+def unsettled(db: Database, relay: str, after_row: int, now: int, limit: int) -> list[sqlite3.Row]:
+    """Rows after `after_row` that some relay must still take, as this relay sees them: `taken` by
+    it, `refusal` what it said last, or NULL. Whether it is meant at all is not looked at."""
     return db.query(
-        "SELECT row, event_id, purpose, ref, relays, created_at, expires_at, accepted_at, "
-        "(SELECT json_group_array(a.relay) FROM outbox_acks a WHERE a.event_id = outbox.event_id "
-        "AND a.accepted) AS acks FROM outbox WHERE settled = 0 AND row > ? ORDER BY row",
-        (after_row,))
+        "SELECT o.row, o.event_id, o.purpose, o.relays, o.accepted_at, "
+        "coalesce(a.accepted, 0) AS taken, a.message AS refusal FROM outbox o "
+        "LEFT JOIN outbox_acks a ON a.event_id = o.event_id AND a.relay = ? "
+        "WHERE o.settled = 0 AND o.row > ? AND o.expires_at > ? ORDER BY o.row LIMIT ?",
+        (relay, after_row, now, limit))
+
+
+def naming_relays(db: Database, after_row: int, now: int, limit: int) -> list[sqlite3.Row]:
+    """Unsettled rows that are meant for other relays than the node's own."""
+    return db.query("SELECT row, purpose, relays FROM outbox WHERE settled = 0 AND row > ? AND "
+                    "expires_at > ? AND relays <> '[]' ORDER BY row LIMIT ?",
+                    (after_row, now, limit))
+
+
+def last_row(db: Database) -> int:
+    row = db.one("SELECT coalesce(max(row), 0) AS last FROM outbox")
+    return row["last"] if row else 0
+
+
+def find(db: Database, event_id: str) -> sqlite3.Row | None:
+    return db.one("SELECT * FROM outbox WHERE event_id = ?", (event_id,))
 
 
 def relays_of(row: sqlite3.Row) -> list[str]:
     """Relays that an event is meant for beside the node's own."""
-    return list(json.loads(row["relays"]))
+    text = row["relays"]
+    return [] if text == "[]" else list(json.loads(text))
 
 
-def acked_by(row: sqlite3.Row) -> list[str]:
-    """Relays that have taken it."""
-    return list(json.loads(row["acks"]))
+def taken_by(db: Database, event_id: str) -> set[str]:
+    """Relays that have taken an event."""
+    return {row["relay"] for row in db.query(
+        "SELECT relay FROM outbox_acks WHERE event_id = ? AND accepted", (event_id,))}
 
 
 def text(db: Database, event_id: str) -> str | None:
@@ -56,11 +82,10 @@ def text(db: Database, event_id: str) -> str | None:
     return row["event_json"] if row else None
 
 
-def settle(db: Database, event_ids: list[str]) -> None:
-    """Nothing more is to be sent of these. Losing this only means that they are looked at again."""
+def settle_expired(db: Database, now: int) -> None:
+    """Nothing more is sent of what has expired."""
     with db.transaction(durable=False) as tx:
-        tx.executemany("UPDATE outbox SET settled = 1 WHERE event_id = ?",
-                       [(event_id,) for event_id in event_ids])
+        tx.execute("UPDATE outbox SET settled = 1 WHERE settled = 0 AND expires_at <= ?", (now,))
 
 
 def get(db: Database, purpose: str, ref: str) -> sqlite3.Row | None:
@@ -73,12 +98,13 @@ def ack(db: Database, event_id: str, relay: str, accepted: bool, message: str,
     return event_id in ack_many(db, [(event_id, relay, accepted, message)], now)
 
 
-def ack_many(db: Database, answers: list[tuple[str, str, bool, str]], now: int) -> set[str]:
+def ack_many(db: Database, answers: list[tuple[str, str, bool, str]], now: int,
+             settled: Iterable[str] = ()) -> set[str]:
     """Record OKs `(event id, relay, accepted, message)` in one transaction.
 
     The first acceptance of a result makes its job DELIVERED in the same transaction. Returns
     the ids that were accepted for the first time. Losing this record in a power cut only means
-    that the same bytes are offered again.
+    that the same bytes are offered again. Of the events in `settled`, nothing more is to be sent.
     """
     first: set[str] = set()
     hit("K14")
@@ -97,6 +123,8 @@ def ack_many(db: Database, answers: list[tuple[str, str, bool, str]], now: int) 
                 first.add(event_id)
                 if row["purpose"] == RESULT:
                     _delivered(tx, row["ref"], relay, now)
+        tx.executemany("UPDATE outbox SET settled = 1 WHERE event_id = ?",
+                       [(event_id,) for event_id in settled])
     if first:
         hit("K15")
     return first
