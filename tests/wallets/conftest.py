@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 
 import pytest
 
 from pylon.wallets.ledger import Ledger
+from pylon.wallets.lnbits import Lnbits
+from pylon.wallets.phoenixd import Phoenixd
 from pylon.wallets.wallet import Wallet
+from tests.fakes import lnbits as fake_lnbits
+from tests.fakes import phoenixd as fake_phoenixd
+from tests.waiting import wait_for
 
 
 class Clock:
@@ -23,13 +30,12 @@ class Clock:
 
 @dataclass
 class Rig:
-    """`payer` has money and pays, `payee` makes invoices. `real`: the clock cannot be turned."""
+    """`payer` has money and pays, `payee` makes invoices on `network`. `pass_time(secs)`."""
 
     payee: Wallet
     payer: Wallet
     network: str
-    expire: Callable[[], None]
-    closers: list[Callable[[], None]] = field(default_factory=list)
+    pass_time: Callable[[float], None]
 
 
 @pytest.fixture
@@ -51,3 +57,43 @@ def ledgers(openagents, clock):
     yield open_account
     for ledger in opened.values():
         ledger.close()
+
+
+def ledger_rig(ledgers, clock, stack) -> Rig:
+    def turn(secs):
+        clock.now += secs
+    return Rig(ledgers("b"), ledgers("a"), "regtest", turn)
+
+
+def phoenixd_rig(ledgers, clock, stack) -> Rig:
+    rig = ledger_rig(ledgers, clock, stack)
+    for side in ("payee", "payer"):
+        server = stack.enter_context(closing(fake_phoenixd.Phoenixd(getattr(rig, side))))
+        setattr(rig, side, stack.enter_context(closing(Phoenixd(
+            server.url, "regtest", fake_phoenixd.FULL, fake_phoenixd.LIMITED))))
+    return rig
+
+
+def lnbits_rig(ledgers, clock, stack) -> Rig:
+    rig = ledger_rig(ledgers, clock, stack)
+    keys = f"{fake_lnbits.ADMIN_KEY} {fake_lnbits.INVOICE_KEY}"
+    for side in ("payee", "payer"):
+        server = stack.enter_context(closing(fake_lnbits.Lnbits(getattr(rig, side))))
+        setattr(rig, side, stack.enter_context(closing(Lnbits(server.url, keys, "regtest"))))
+    return rig
+
+
+RIGS = {"ledger": ledger_rig, "phoenixd": phoenixd_rig, "lnbits": lnbits_rig}
+
+
+def wait(secs: float) -> None:
+    """Pass real time, where a clock cannot be turned."""
+    until = time.time() + secs
+    wait_for(lambda: time.time() >= until, secs + 5)
+
+
+@pytest.fixture(params=RIGS)
+def rig(request, ledgers, clock) -> Iterator[Rig]:
+    with ExitStack() as stack:
+        ledgers("a").fund(10_000_000)
+        yield RIGS[request.param](ledgers, clock, stack)
