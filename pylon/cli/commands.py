@@ -17,6 +17,8 @@ COMMANDS = (
     ("wallet", "what the wallet holds; pay, get paid, audit, connect another"),
     ("owed", "money that arrived for work that was not delivered"),
     ("earnings", "what the node has earned"),
+    ("job", "order work from the market, and fetch what came back"),
+    ("providers", "who sells what, and what we know of them"),
     ("explain", "why a job, order, payment or tick went as it did"),
     ("whoami", "who this node is: npub, key and home"),
 )

@@ -233,6 +233,12 @@ class Orders(Role):
                 self.wake()
             if live is not None:
                 live.listeners.append(listener)
+                if live.text:
+                    listener({"event": "partial", "id": order_id, "provider": live.speaker,
+                              "text": live.text})
+                if live.asked_owner:            # say again what nobody may have heard
+                    live.asked_owner = False
+                    self._look(order_id)
             return order
 
     def unfollow(self, order_id: str, listener: Listener) -> None:

@@ -30,6 +30,23 @@ SENTENCES: dict[str, str] = {
     "MoneyOwed": "{amount_msats:sats} are owed to the customer ({code})",
     "OwedSettled": "the debt is settled: {state}",
     "HoldReleased": "the held payment went back to the customer",
+    "OrderSubmitted": "ordered: kind {kind}, model {model}, policy {policy}; pays at most "
+                      "{max_msats:sats} by itself",
+    "OrderSent": "sent: a relay has accepted it",
+    "OrderAskedNext": "sent to the next provider, {provider:id}",
+    "OrderAuthorised": "its owner allows {max_msats:sats}",
+    "OfferReceived": "{provider:id} works on it without a price",
+    "QuoteReceived": "{provider:id} asks {amount_msats:sats}; payment hash {payment_hash:id}",
+    "ProviderRefused": "{provider:id} is out ({code}): {reason}",
+    "ReplyRefused": "a message of {provider:id} does not count ({code}): {reason}",
+    "QuoteChosen": "chosen: {provider:id} for {amount_msats:sats}; {why}",
+    "OrderPaymentFailed": "not paid to {provider:id} ({code}): {reason}",
+    "OrderPaid": "paid {amount_msats:sats} to {provider:id}, fee {fee_msats:sats}",
+    "ResultReceived": "a result of {provider:id} came: {chars} characters",
+    "OrderCompleted": "completed by {provider:id} after {duration_secs} s",
+    "OrderFailed": "failed ({code}): {reason}",
+    "OrderExpired": "expired ({code}): {reason}",
+    "OrderCancelled": "cancelled by its owner",
 }
 
 
