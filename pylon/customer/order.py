@@ -67,14 +67,14 @@ class Pool(Protocol):
 class Orders(Role):
     """Every order of this node: a person's, an agent's, the HTTP endpoint's.
 
-    `keys_for(pubkey)` finds whose keys signed an order after a restart; `terms_for(order)` says
+    `keys_for(order)` finds the keys that signed an order, after a restart; `terms_for(order)` says
     what its account may spend; `find_targets(draft)` names providers to ask one after the other
     where an order cannot go to everybody. `ring` rings the publisher.
     """
 
     def __init__(self, db: Database, pool: Pool, payer: Payer, *,
                  ring: Callable[[], None],
-                 keys_for: Callable[[str], Keys | None],
+                 keys_for: Callable[[OrderRow], Keys | None],
                  terms_for: Callable[[OrderRow], Terms],
                  find_targets: Callable[[Draft], list[str]],
                  own_pubkey: str | None = None,
@@ -108,6 +108,10 @@ class Orders(Role):
 
     def join(self, timeout_secs: float | None = None) -> bool:
         return all([super().join(timeout_secs), *(b.join(timeout_secs) for b in self._buyers)])
+
+    @property
+    def roles(self) -> list[Role]:
+        return [self, *self._buyers]
 
     def resume(self) -> int:
         """After a start: every open order goes on, and paid ones that nobody delivered are
@@ -212,7 +216,7 @@ class Orders(Role):
         self._ring()
 
     def _deletion(self, order: OrderRow, now: int) -> Event | None:
-        keys = self._keys_for(order.pubkey)
+        keys = self._keys_for(order)
         if keys is None:
             return None
         tags = [["e", event_id] for event_id in orders.asked(self._db, order.id)]
@@ -516,7 +520,7 @@ class Orders(Role):
         live = self._live.get(order.id)
         if live is not None:
             return live
-        return self._open(order, self._keys_for(order.pubkey), orders.asked(self._db, order.id))
+        return self._open(order, self._keys_for(order), orders.asked(self._db, order.id))
 
     def _open(self, order: OrderRow, keys: Keys | None, asked: dict[str, str | None]) -> Live:
         live = Live(order.id, keys, asked, max(self._wall(), order.updated_at) - self._steady())

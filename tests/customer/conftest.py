@@ -139,7 +139,7 @@ class Market:
         self.payer = Payer(self.db, lambda: self.wallet, "regtest", self.clock)
         self.orders = Orders(
             self.db, self.pool, self.payer, ring=lambda: None,
-            keys_for=lambda pubkey: self.keys if pubkey == self.keys.pubkey else None,
+            keys_for=lambda order: self.keys,
             terms_for=lambda order: Terms(limits=self.limits),
             find_targets=lambda wish: list(self.targets), own_pubkey="0" * 64,
             wall=self.clock.wall, steady=self.clock.steady)
@@ -147,7 +147,7 @@ class Market:
             self.payer, lambda row: self.orders.payment_decided(row.action_key),
             self.clock.steady)
         self.pauses: list[float | None] = []
-        for role in (self.orders, self.reconciler, *self.orders._buyers):
+        for role in (*self.orders.roles, self.reconciler):
             role.wait = self.pauses.append
         self.reconciler.recover(self.clock.now())
         self.orders.resume()
