@@ -207,8 +207,6 @@ class Node(Daemon):
 
     def _relay_changed(self, url: str, connected: bool) -> None:
         self._journal("RelayConnected" if connected else "RelayDisconnected", {"url": url}, url)
-        if connected:
-            self.publisher.relay_connected()
 
     def _backends_changed(self, type_: str, data: dict[str, Any]) -> None:
         self._journal(type_, data, str(data.get("backend_id", "")))

@@ -45,12 +45,21 @@ class Pool:
         self.settings = settings_of(config)
         self.max_relays = config.relay.max_relays
         self._keys_for_auth = keys_for_auth
-        self._listeners = Listeners(on_state, self._quiet, self._ended)
+        self._on_state = [on_state]
+        self._listeners = Listeners(self._tell_state, self._quiet, self._ended)
         self._lock = threading.Lock()           # guards the three below; never held in a callback
         self._connections: dict[str, Connection] = {}
         self._subs: dict[str, Subscription] = {}
         self._stopped = False
         self._calm = threading.Condition()      # notified when a connection has nothing under way
+
+    def listen(self, on_state: Callable[[str, bool], None]) -> None:
+        """Also tell this one when a relay connects or is lost; on the relay's thread."""
+        self._on_state = [*self._on_state, on_state]
+
+    def _tell_state(self, url: str, connected: bool) -> None:
+        for on_state in self._on_state:
+            on_state(url, connected)
 
     # -- relays ------------------------------------------------------------------------------------
 

@@ -67,15 +67,12 @@ class Publisher(Role):
         self._last_row: int | None = None               # None: this boot has not looked yet
         self._expire_at = 0.0                           # monotonic
         self._refusals = Repeated(log, logging.INFO)
+        pool.listen(lambda relay, connected: self.wake())
 
     # -- any thread --------------------------------------------------------------------------------
 
     def ring(self) -> None:
         """Something was put into the outbox."""
-        self.wake()
-
-    def relay_connected(self) -> None:
-        """A relay is there (again): it will be offered what it has not taken."""
         self.wake()
 
     def flush(self, timeout_secs: float) -> bool:
