@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -33,15 +33,18 @@ _LISTS = {list}
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One signed event; hex in lower case. Treat the tags as frozen, too."""
+    """One signed event; hex in lower case. Treat the tags as frozen, too.
+
+    Its repr has no tags and no content: prompts stay out of logs.
+    """
 
     id: str
     pubkey: str
     created_at: int
     kind: int
-    tags: list[list[str]]
-    content: str
-    sig: str
+    tags: list[list[str]] = field(repr=False)
+    content: str = field(repr=False)
+    sig: str = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         return {"id": self.id, "pubkey": self.pubkey, "created_at": self.created_at,
