@@ -69,6 +69,12 @@ class Registry:
         with self._lock:
             return list(self._offered().values())
 
+    def aliases(self) -> dict[str, str]:
+        """The other names that may be asked for now, and the model that each stands for."""
+        with self._lock:
+            return {alias: name for alias, name in self._config.provider.aliases.items()
+                    if self._allowed(alias, name) and self._with(plain(name))}
+
     def choose(self, model: str | None) -> tuple[Backend, str]:
         """The backend that would get the next prompt for this model or alias, and its name there;
         None means `default_model`, else the first there is.
@@ -229,20 +235,20 @@ class Registry:
 
     def _resolve(self, model: str | None) -> str:
         """The true name of a model that is there and may be used. Raises Refused."""
-        offered = self._offered()
-        if not offered:
+        if not any(place.available and place.models for place in self._places):
             raise Refused("no-backend", "no backend works at the moment")
         asked = model or self._config.default_model
         wanted = self._config.provider.aliases.get(asked, asked)
         for name in (wanted, plain(wanted)):
-            if name in offered or (self._allowed(asked) and self._with(name)):
-                return name
-            if model and self._allowed(asked, name) and any(name in p.models
-                                                            for p in self._places):
-                raise Refused("no-backend", f"the backend of {peer_text(name)} is away")
-        if not model:
+            if self._allowed(asked, name) and any(name in p.models for p in self._places):
+                if self._with(name):
+                    return name
+                if model:
+                    raise Refused("no-backend", f"the backend of {peer_text(name)} is away")
+        offered = self._offered()
+        if not model and offered:
             return next(iter(offered))
-        raise Refused("model-unknown", f"there is no model {peer_text(model)} here")
+        raise Refused("model-unknown", f"there is no model {peer_text(asked)} here")
 
 
 class _Hearing:
