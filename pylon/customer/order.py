@@ -122,6 +122,7 @@ class Orders(Role):
         with self._turn:
             for order in [*found, *late]:
                 live = self._reopen(order)
+                live.retry = order.state == S.ACCEPTED
                 if order not in found:
                     live.ends_at = self._steady() + LATE_SECS
             for order in [*found, *late, *orders.unnoted(self._db)]:
@@ -371,6 +372,9 @@ class Orders(Role):
         if payment is not None and (chosen is None
                                     or payment.payment_hash != chosen.payment_hash):
             payment = None              # an earlier try, which failed for certain
+        if (live is not None and live.retry and payment is not None and payment.sent_at is None
+                and payment.state == PaymentState.FAILED):
+            payment = None              # a crash came between the intent and the wallet
         histories = providers.histories(self._db, {d.provider for d in dealings}) \
             if order.state == S.SENT else {}
         reached = order.state != S.NEW or orders.reached_a_relay(self._db, order_id)
@@ -450,7 +454,7 @@ class Orders(Role):
         """Hand the order to a buyer; nothing else happens to it until he reports."""
         if live is None or dealing is None:
             raise AssertionError(f"order {order.id} is accepted, and nobody holds it")
-        live.paying = True
+        live.paying, live.retry = True, False
         live.tell("paying", provider=dealing.provider, amount_msats=dealing.amount_msats)
 
         def done(refusal: Refused | None) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pylon.backends.registry import Prober, Registry
 from pylon.control.server import Peer
+from pylon.customer.customer import Customer
 from pylon.daemon.daemon import Daemon
 from pylon.daemon.inbox import Deadline
 from pylon.errors import ConfigError, UsageError, WalletError
@@ -25,6 +26,7 @@ from pylon.relays.pool import Pool
 from pylon.relays.publisher import Publisher
 from pylon.role import Role
 from pylon.store import journal, meta
+from pylon.store.payments import PaymentRow
 from pylon.wallets.desk import ASKING, HANDLERS, Desk
 from pylon.wallets.external import Auditor
 from pylon.wallets.opening import open_wallet
@@ -90,7 +92,8 @@ class Node(Daemon):
 
     def more_steps(self) -> tuple[Callable[[], None], ...]:
         return (self._open_relays, self._open_wallet, self._start_backends,
-                self._start_paying, self._start_provider, self._show_facts)
+                self._start_paying, self._start_customer, self._start_provider,
+                self._show_facts)
 
     @property
     def wallet(self) -> Wallet | None:
@@ -102,6 +105,7 @@ class Node(Daemon):
     def _open_relays(self) -> None:
         self.lease = secrets.token_hex(8)       # names this boot in the rows that it works on
         self.provider: Provider | None = None
+        self.customer: Customer | None = None
         self.pool = Pool(self.config, lambda: [self.keys], self._relay_changed)
         self.publisher = Publisher(self.db, self.pool, self._delivered)
         self.add_part("relays", lambda deadline: self.pool.stop())
@@ -115,7 +119,7 @@ class Node(Daemon):
         self.purse: WalletKeeper | None = None
         self.payer = Payer(self.db, lambda: self.wallet, self.config.network,
                            min_free_bytes=self.config.store.pay_free_mb * 1_000_000)
-        self.reconciler = Reconciler(self.payer)
+        self.reconciler = Reconciler(self.payer, self._payment_decided)
         if not self.config.enable_payments:
             return
         self.purse = WalletKeeper(
@@ -164,6 +168,20 @@ class Node(Daemon):
         desk = Desk(self.db, self.payer, self.config.network, self._watch_invoices)
         for name, handler in HANDLERS.items():
             self.control.add(name, partial(_ask_desk, handler, desk), asking=name in ASKING)
+
+    def _start_customer(self) -> None:
+        self.customer = Customer(self.db, self.keys, self.config, self.pool, self.publisher.ring,
+                                 self.payer)
+        self.customer.start()
+        customer = self.customer
+        self.add_part("customer", lambda deadline: customer.stop(max(0.1, deadline.left())))
+        self.watch(*customer.roles)
+        self.on_reload(customer.reload)
+        self.facts["customer"] = customer.facts
+        for name, (handler, asking) in customer.handlers().items():
+            self.control.add(name, handler, asking=asking)
+        for name, (stream, asking) in customer.streams().items():
+            self.control.add_stream(name, stream, asking=asking)
 
     def _start_provider(self) -> None:
         if self.mode not in ("provider", "both"):
@@ -216,6 +234,12 @@ class Node(Daemon):
     def _delivered(self, event_ids: set[str]) -> None:
         if self.provider is not None:
             self.provider.delivered()
+        if self.customer is not None:
+            self.customer.published(event_ids)
+
+    def _payment_decided(self, row: PaymentRow) -> None:
+        if self.customer is not None:
+            self.customer.payment_decided(row)
 
     def _journal(self, type_: str, data: dict[str, Any], subject: str = "") -> None:
         with self.db.transaction(durable=False) as tx:
