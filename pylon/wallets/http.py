@@ -84,11 +84,11 @@ class Api:
         """Raises WalletUnreachable, WalletDenied."""
         return self._call("GET", path, auth, CALL_SECS, params=params)
 
-    def post(self, path: str, auth: AuthBase, secs: float = CALL_SECS, *,
+    def post(self, path: str, auth: AuthBase, secs: float | None = None, *,
              json: dict[str, Any] | None = None,
              form: dict[str, str | int] | None = None) -> Answer:
         """Raises WalletUnreachable (what it did is not known), WalletDenied."""
-        return self._call("POST", path, auth, secs, json=json, data=form)
+        return self._call("POST", path, auth, secs or CALL_SECS, json=json, data=form)
 
     def _call(self, method: str, path: str, auth: AuthBase, secs: float, **body: Any) -> Answer:
         with requests.Session() as session:
@@ -148,12 +148,17 @@ class _Ended(OSError):
 
 
 class _Bounded(io.RawIOBase):
-    """A connected socket that knows until when it may be read, and how much."""
+    """A connected socket that knows until when it may be read, and how much.
+
+    http.client closes its socket as soon as an answer begins after which the connection ends; the
+    answer's own file keeps it open until it is read.
+    """
 
     def __init__(self, sock: Any, secs: float) -> None:
         self._sock, self._secs = sock, secs
         self._until = time.monotonic() + secs
         self._room_bytes = MAX_ANSWER_BYTES + 256 * 1024    # with its headers
+        self._is_read = False
 
     def readinto(self, buffer: Any) -> int:
         left = self._until - time.monotonic()
@@ -173,17 +178,31 @@ class _Bounded(io.RawIOBase):
         return True
 
     def makefile(self, *args: Any, **kwargs: Any) -> io.BufferedReader:
-        return io.BufferedReader(self, 65536)
+        self._is_read = True
+        return _File(self, 65536)
 
     def settimeout(self, secs: float | None) -> None:
         """The deadline is one for all."""
 
     def close(self) -> None:
+        if not self._is_read:
+            self.end()
+
+    def end(self) -> None:
         self._sock.close()
         super().close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
+
+
+class _File(io.BufferedReader):
+    """The file of an answer; the socket ends with it."""
+
+    raw: _Bounded
+
+    def close(self) -> None:
+        self.raw.end()
 
 
 class _Adapter(HTTPAdapter):

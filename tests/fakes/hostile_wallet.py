@@ -63,6 +63,12 @@ class HostileWallet:
         finally:
             connection.close()
 
+    def _spoiled(self, data: bytes) -> bytes:
+        try:
+            return json.dumps(self.spoil(json.loads(data))).encode()
+        except ValueError:              # plain text stays what it is
+            return data
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         wallet = self
 
@@ -89,7 +95,7 @@ class HostileWallet:
                     if not sin:
                         self._send(status, data)
                     elif sin == "spoils":
-                        self._send(status, json.dumps(wallet.spoil(json.loads(data))).encode())
+                        self._send(status, wallet._spoiled(data))
                     else:
                         getattr(self, sin.removesuffix("_after"))()
                 except OSError:             # the client has had enough
