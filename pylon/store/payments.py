@@ -100,8 +100,11 @@ def reserve(db: Database, intent: Intent, limits: Limits, now: int,
             uptime: Uptime | None = None) -> PaymentRow:
     """Decide and reserve in one transaction. Raises Refused, with a code, and changes nothing."""
     uptime = uptime or Uptime.read()
+    spending.start_clock(db, now, uptime)
     with db.transaction(durable=True) as tx:
         _refuse_second(tx, intent)
+        if intent.purpose == REFUND:
+            owed.settling(tx, str(intent.scope), now)
         at = spending.clock_in(tx, now, uptime)
         _check_funds(tx, intent, limits, at)
         row = _insert(tx, intent, at, now)
@@ -110,8 +113,6 @@ def reserve(db: Database, intent: Intent, limits: Limits, now: int,
             books.RESERVED: row.cost_msats}, now)
         _tell(tx, "PaymentReserved", row, {"fee_cap_msats": row.fee_cap_msats,
                                            "account": row.account, "purpose": row.purpose}, now)
-        if row.purpose == REFUND:
-            owed.settling(tx, str(row.scope), now)
     return row
 
 

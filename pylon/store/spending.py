@@ -154,6 +154,15 @@ def available(db: Database, account: str) -> int:
 
 # ---- the clock of the windows -------------------------------------------------------------------
 
+def start_clock(db: Database, now: int, uptime: Uptime) -> None:
+    """Fix where a new boot's spending time starts, in a transaction of its own: a refusal that
+    rolls back must not leave it to a later, perhaps wrong, wall clock."""
+    value = meta.get(db, _CLOCK)
+    if value is None or value.split()[0] != uptime.boot_id:
+        with db.transaction(durable=True) as tx:
+            clock_in(tx, now, uptime)
+
+
 def clock_in(tx: sqlite3.Connection, now: int, uptime: Uptime) -> int:
     """The spending time: real seconds, which neither jump nor go back.
 

@@ -16,7 +16,7 @@ from pylon.errors import WalletError
 from pylon.log import Repeated, short
 from pylon.role import Role
 from pylon.states import PaymentState
-from pylon.store import payments
+from pylon.store import payments, spending
 from pylon.store.payments import PaymentRow
 from pylon.wallets.payer import PREPARED_SECS, Payer
 from pylon.wallets.wallet import Outcome, Wallet
@@ -54,6 +54,7 @@ class Reconciler(Role):
         Returns the payments that failed by it. Called before anybody pays, and by each step for
         what a full disk or a bug interrupted while running.
         """
+        spending.start_clock(self._db, now, self._payer.clock.uptime())
         failed = []
         for row in self._open():
             if row.state == P.RESERVED:
