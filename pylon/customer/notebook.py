@@ -92,9 +92,11 @@ class Notebook:
 
     def _quote(self, live: Live, order: OrderRow, known: Dealing | None, reply: Reply,
                now: int) -> bool:
-        if known is not None and (known.code or known.bolt11 == reply.bolt11):
+        if known is not None and known.code:
             return False
-        if known is not None and known.payment_hash:
+        if known is not None and known.bolt11:
+            if known.bolt11 == reply.bolt11:
+                return False
             err = Refused("second-quote", "it had quoted already; the first quote stands")
             self._complain(live, order, reply.provider, err, False, now)
             return False
