@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 
 from pylon import config as configuration
@@ -58,8 +57,7 @@ def start(home: Home, mode: str, config_file: str | None, passphrase_file: str |
                     foreground)
     if foreground:
         return daemon.serve(detach.Report())
-    terminal.say(f"identity {node.keys.npub}, mode {mode}")
-    sys.stdout and sys.stdout.flush()
+    terminal.mention(f"identity {node.keys.npub}, mode {mode}")
     outcome = detach.into_background(daemon.serve)
     return _conclude(home, config, outcome)
 
@@ -73,9 +71,9 @@ def check_home(home: Home) -> None:
 
 def _conclude(home: Home, config: Config, outcome: detach.Outcome) -> int:
     if outcome.status == EXIT_OK and client.answers(home, 5.0):
-        terminal.say(f"pylon is running (pid {outcome.pid})")
+        terminal.mention(f"pylon is running (pid {outcome.pid})")
         return EXIT_OK
-    if lockfile.is_held(home) and outcome.status == EXIT_FAILED and _answers_soon(home):
+    if outcome.status == EXIT_FAILED and (client.answers(home) or _answers_soon(home)):
         return _already_running(home)       # another start was faster
     raise StartFailed(outcome.status or EXIT_FAILED,
                       outcome.text or "the daemon started, but does not answer; see: pylon logs")
@@ -83,7 +81,7 @@ def _conclude(home: Home, config: Config, outcome: detach.Outcome) -> int:
 
 def _already_running(home: Home) -> int:
     pid = client.daemon_pid(home)
-    terminal.say("pylon is already running" + (f" (pid {pid})" if pid else ""))
+    terminal.mention("pylon is already running" + (f" (pid {pid})" if pid else ""))
     return EXIT_OK
 
 

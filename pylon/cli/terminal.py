@@ -19,6 +19,16 @@ def say(text: str = "") -> None:
         print(text)
 
 
+def mention(text: str) -> None:
+    """A line on stdout that nobody needs: where stdout is gone, the command goes on."""
+    try:
+        say(text)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def tell(text: str) -> None:
     """A line that is no data, on stderr."""
     if sys.stderr is not None:
