@@ -70,7 +70,6 @@ class Purse:
     def __init__(self, home: Home, config: Config) -> None:
         self.home, self.config = home, config
         self.wallet: Any = None
-        self.pools: list[Any] = []
 
     def open(self) -> Any:
         from pylon.wallets.opening import open_wallet   # late: only commands that need a wallet
@@ -78,15 +77,10 @@ class Purse:
             self.wallet = open_wallet(self.config, self.home, None, self._pool)
         return self.wallet
 
-    def _pool(self, relays: list[str]) -> Any:
+    def _pool(self, identities: Any) -> Any:
         from pylon.relays.pool import Pool      # late: only the wallet that is reached over relays
-        pool = Pool(self.config, lambda: [])
-        self.pools.append(pool)
-        pool.start(relays)
-        return pool
+        return Pool(self.config, identities)
 
     def close(self) -> None:
         if self.wallet is not None:
             self.wallet.close()
-        for pool in self.pools:
-            pool.stop()

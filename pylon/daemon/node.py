@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from pylon.daemon.daemon import Daemon
 from pylon.daemon.inbox import Deadline
 from pylon.errors import ConfigError, UsageError, WalletError
 from pylon.log import Repeated
+from pylon.nostr.keys import Keys
 from pylon.provider.provider import Provider
 from pylon.relays.pool import Pool
 from pylon.relays.publisher import Publisher
@@ -129,11 +130,9 @@ class Node(Daemon):
         self._start_roles("wallet", self.purse)
         self.facts["wallet"] = self._wallet_facts
 
-    def _wallet_pool(self, relays: list[str]) -> Pool:
-        """Connections of a wallet's own: its relays are no business of the market's."""
-        pool = Pool(self.config, lambda: [])
-        pool.start(relays)
-        return pool
+    def _wallet_pool(self, identities: Callable[[], Sequence[Keys]]) -> Pool:
+        """Relays of a wallet's own, which starts and stops them: no business of the market's."""
+        return Pool(self.config, identities)
 
     def _wallet_opened(self, wallet: Wallet) -> None:
         log.info("wallet: %s on %s", wallet.name, wallet.network)

@@ -12,19 +12,71 @@ from typing import Any
 
 from pylon.errors import ConfigError
 from pylon.home import Home, read_secret, write_private
-from pylon.wallets.ledger import HOLD_SECS, Ledger
+from pylon.nostr import nip47
+from pylon.nostr.event import is_hex
+from pylon.wallets.ledger import HOLD_SECS, NETWORK, Ledger
+from pylon.wallets.lnbits import Lnbits
+from pylon.wallets.nwc import Nwc
+from pylon.wallets.nwc_line import PoolFactory
+from pylon.wallets.phoenixd import Phoenixd
 from pylon.wallets.wallet import Wallet
 
 LEDGER_KEY = "ledger.key"           # among the home's secrets: the node key of its account
 LEDGER_DOORBELL = "ledger.sock"
 
 
-def open_wallet(config: Any, home: Home, keys: Any = None, pool_factory: Any = None) -> Wallet:
-    """The wallet of `[wallet] backend`. Raises ConfigError, WalletError."""
+def open_wallet(config: Any, home: Home, keys: Any, pool_factory: PoolFactory) -> Wallet:
+    """The wallet of `[wallet] backend`, asked for its network. Raises ConfigError, WalletError.
+
+    `pool_factory` makes a pool of relays for a wallet of its own (NWC) out of what lists the keys
+    that authenticate there. `keys`, the node's own, belong to no wallet.
+    """
+    wallet: Lnbits | Phoenixd | Nwc
     if config.wallet.backend == "ledger":
-        check_network("ledger", "regtest", config.network)
+        check_network("ledger", NETWORK, config.network)
         return open_ledger(config, home)
-    raise ConfigError(f"wallet.backend: {config.wallet.backend} is not to be had")
+    if config.wallet.backend == "nwc":
+        wallet = open_nwc(config, home, pool_factory)
+    elif config.wallet.backend == "lnbits":
+        wallet = open_lnbits(config, home)
+    else:
+        wallet = open_phoenixd(config, home)
+    try:
+        check_network(wallet.name, wallet.ask_network(), config.network)
+    except BaseException:
+        wallet.close()
+        raise
+    return wallet
+
+
+def open_nwc(config: Any, home: Home, pool_factory: PoolFactory) -> Nwc:
+    uri = _secret(config.wallet.nwc.uri_file, "wallet.nwc.uri_file", home)
+    return Nwc(nip47.parse_uri(uri), config.network, pool_factory)
+
+
+def open_lnbits(config: Any, home: Home) -> Lnbits:
+    options = config.wallet.lnbits
+    keys = _secret(options.key_file, "wallet.lnbits.key_file", home)
+    return Lnbits(_url(options.url, "wallet.lnbits.url"), keys, config.network, options.ca_file)
+
+
+def open_phoenixd(config: Any, home: Home) -> Phoenixd:
+    options = config.wallet.phoenixd
+    full, limited = (read_secret(name, home) if name else "" for name in (
+        options.password_file, options.limited_password_file))
+    return Phoenixd(_url(options.url, "wallet.phoenixd.url"), config.network, full, limited)
+
+
+def _secret(name: str, option: str, home: Home) -> str:
+    if not name:
+        raise ConfigError(f"{option} is not set; `pylon wallet connect` asks and sets it")
+    return read_secret(name, home)
+
+
+def _url(url: str, option: str) -> str:
+    if not url:
+        raise ConfigError(f"{option} is not set")
+    return url
 
 
 def check_network(wallet: str, its_network: str, network: str) -> None:
@@ -49,7 +101,7 @@ def _ledger_key(home: Home) -> bytes:
         except FileExistsError:
             pass                    # another command of this home was faster: its key is the key
     text = read_secret(str(place), home)
-    if len(text) != 64:
+    if not is_hex(text):
         raise ConfigError(f"{place} holds no key of 64 hex digits; without it the account in the "
                           "ledger is lost")
     return bytes.fromhex(text)
