@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import chain
 from typing import Any
 
@@ -76,6 +76,11 @@ class Event:
             return None
 
 
+_new = object.__new__
+(_set_id, _set_pubkey, _set_created_at, _set_kind, _set_tags, _set_content, _set_sig) = (
+    getattr(Event, one.name).__set__ for one in fields(Event))
+
+
 def parse(obj: object) -> Event:
     """An event from decoded JSON, not verified. Raises InvalidMessage."""
     if type(obj) is not dict:
@@ -88,7 +93,15 @@ def parse(obj: object) -> Event:
         raise InvalidMessage(f"the event has no {err.args[0]}") from None
     _check_hex(id_, pubkey, sig)
     check_unsigned(created_at, kind, tags, content)
-    return Event(id_, pubkey, created_at, kind, tags, content, sig)
+    event = _new(Event)                 # as Event(...) does it, in half the time
+    _set_id(event, id_)
+    _set_pubkey(event, pubkey)
+    _set_created_at(event, created_at)
+    _set_kind(event, kind)
+    _set_tags(event, tags)
+    _set_content(event, content)
+    _set_sig(event, sig)
+    return event
 
 
 def check_unsigned(created_at: object, kind: object, tags: object, content: object) -> None:
@@ -131,23 +144,23 @@ def verify(event: Event) -> None:
 
 def is_hex(text: object, length: int = 64) -> bool:
     """Whether `text` is lower-case hex of that many digits (32 bytes unless told)."""
-    if type(text) is not str or len(text) != length:
-        return False
-    try:
-        return bytes.fromhex(text).hex() == text        # fromhex takes spaces and capitals
-    except ValueError:
-        return False
+    return type(text) is str and len(text) == length and text.isascii() and _all_hex(text)
 
 
 def _check_hex(id_: object, pubkey: object, sig: object) -> None:
     try:
         joined = id_ + pubkey + sig                     # type: ignore[operator]
         good = (len(id_) == 64 and len(pubkey) == 64 and len(sig) == 128    # type: ignore
-                and bytes.fromhex(joined).hex() == joined)
-    except (TypeError, ValueError):     # not strings, or not hex
+                and _all_hex(joined))
+    except (TypeError, AttributeError, ValueError):     # not strings, or with lone surrogates
         good = False
     if not good:
         raise InvalidMessage("id, pubkey or sig is not lower-case hex of its length")
+
+
+def _all_hex(text: str) -> bool:
+    # The quickest of many ways, and the strict one: fromhex takes spaces and capitals.
+    return not text.encode().translate(None, b"0123456789abcdef")
 
 
 def _digest(pubkey: str, created_at: int, kind: int, tags: list[list[str]],
