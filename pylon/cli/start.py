@@ -54,7 +54,7 @@ def start(home: Home, mode: str, config_file: str | None, passphrase_file: str |
     config = configuration.load(home, config_file)
     node = identity.open_identity(home, config, passphrase_file)
     daemon = Node(home, config, node, mode, os.path.abspath(config_file) if config_file else "",
-                    foreground)
+                  foreground)
     if foreground:
         return daemon.serve(detach.Report())
     terminal.mention(f"identity {node.keys.npub}, mode {mode}")

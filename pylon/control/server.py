@@ -44,6 +44,12 @@ MAX_OPTION_BYTES = 1024             # what Python's getsockopt takes: 256 groups
 SO_PEERGROUPS = 59                  # socket(7), Linux 4.13; not in Python's socket module
 
 
+class NotReady(PylonError):
+    """The daemon answers, but takes no command now."""
+
+    code = "not-ready"
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Who asks, as the kernel says."""
@@ -143,6 +149,7 @@ class Server:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._waiting: OrderedDict[int, _Client] = OrderedDict()    # by fd; reading thread only
         self.prompt = {"Ping"}
+        self.refusal: str | None = None         # said to every command, while it stands
         self._commands: queue.Queue[_Command | None] = queue.Queue(MAX_QUEUED_COMMANDS)
         self._prompt_commands: queue.Queue[_Command | None] = queue.Queue(MAX_QUEUED_COMMANDS)
         self._replies = _Replies()
@@ -288,6 +295,8 @@ class Server:
         """Parse one line (64 KiB at most) and pass it on; refusals are sent from here."""
         try:
             name, args = parse_command(line)
+            if self.refusal is not None:
+                raise NotReady(self.refusal)
             command = _Command(client.conn, name, args, self._admit(name, args, client.peer))
         except PylonError as err:
             _send_and_close(client.conn, encode_error(str(err)), 0.0)

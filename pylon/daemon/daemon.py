@@ -94,6 +94,7 @@ class Daemon:
         except BaseException as err:
             self._start_failed(err, report)
             return self._exit_status
+        self.control.refusal = None
         report.ready()
         self.notifier.ready(f"serving as {self.keys.npub}")
         log.info("pylon is up: %s, mode %s", self.keys.npub, self.mode)
@@ -115,14 +116,16 @@ class Daemon:
 
     def _start_failed(self, err: BaseException, report: Report) -> None:
         self._exit_status = getattr(err, "exit_status", EXIT_FAILED)
+        if self.foreground and isinstance(err, StoppedWhileStarting):
+            self._exit_status = EXIT_OK         # as it was told
         reason = str(err)
         if isinstance(err, PylonError):
-            log.error("cannot start: %s", err)
+            log.error("not started: %s", err)
         elif isinstance(err, OSError):
-            log.error("cannot start: %s", err)
+            log.error("not started: %s", err)
             reason = f"{err.strerror}: {err.filename}" if err.filename else str(err)
         else:
-            log.error("cannot start", exc_info=err)
+            log.error("not started", exc_info=err)
             reason = f"internal error: {type(err).__name__}: {err}; see: pylon logs"
         self._deadline = Deadline(FORCED_STOP_SECS)
         self._stop_parts()
@@ -172,6 +175,7 @@ class Daemon:
 
     def _bind_socket(self) -> None:
         self.control = Server(self.home, {})
+        self.control.refusal = "the daemon is still starting"
         self.add_part("control socket", lambda deadline: self.control.stop())
         self.control.add("Status", self._answer_status, asking=True, prompt=True)
         self.control.add("StatusText", self._answer_status_text, asking=True, prompt=True)

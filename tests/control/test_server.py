@@ -256,6 +256,13 @@ def test_h93_what_makes_no_sense_gets_a_reason(home, serve, line):
     assert client.answers(home)
 
 
+def test_while_it_refuses_everybody_hears_why(home, serve):
+    serve().refusal = "the daemon is still starting"
+    assert not client.answers(home)
+    for line in (b'"Ping"\n', b'"Pay"\n', b'{"Count":{"n":1}}\n'):
+        assert ask(home, line) == {"Error": "the daemon is still starting"}
+
+
 def test_a_client_that_leaves_at_once_harms_nobody(home, serve):
     serve()
     for _ in range(200):

@@ -177,8 +177,37 @@ def test_a_termination_while_starting_ends_the_start(node):
     daemon = subprocess.Popen([sys.executable, "-c", START_AND_TERM, str(node.home.root)],
                               cwd=ROOT, stderr=subprocess.PIPE, text=True)
     _, err = daemon.communicate(timeout=30)
-    assert daemon.returncode == 1 and "stopped by a signal" in err
+    assert daemon.returncode == 0 and "stopped by a signal" in err
     assert left_behind(node.home) == []
+
+
+def test_p11_a_daemon_that_still_starts_does_not_pass_for_one_that_runs(node, wait_for):
+    """Its socket is there early, and says so to everybody."""
+    slow_start = subprocess.Popen([sys.executable, "-c", START_SLOWLY, str(node.home.root)],
+                                  cwd=ROOT, stdin=subprocess.PIPE)
+    wait_for(node.home.socket.exists)
+    assert not client.answers(node.home)
+    done = node.run("status", check=False)
+    assert done.returncode == 4 and "still starting" in done.stderr
+    slow_start.stdin.close()
+    wait_for(lambda: client.answers(node.home))
+    slow_start.terminate()
+    assert slow_start.wait(20) == 0
+
+
+START_SLOWLY = """
+import sys
+from tests.daemon import slow_daemon
+
+class Slow(slow_daemon.SlowDaemon):
+    def more_steps(self):
+        def wait_for_the_test():
+            sys.stdin.read()
+        return (wait_for_the_test,)
+
+slow_daemon.SlowDaemon = Slow
+sys.exit(slow_daemon.main(sys.argv[1], "0"))
+"""
 
 
 START_AND_TERM = """
