@@ -141,7 +141,8 @@ OPTIONS: tuple[Option, ...] = (
     _texts("provider.feedback", ["processing", "partial", "error", "success"],
            "Feedback that customers get while their job runs (payment-required and errors after "
            "payment are always sent).", _one_of("processing", "partial", "error", "success")),
-    _number("provider.partial_interval_secs", 2, "Least time between two partial answers.", _secs),
+    _number("provider.partial_interval_secs", 2, "Least time between two partial answers.",
+            _between(0, 3600)),
     _texts("provider.models", [], "Models that may be asked for; empty means all that the "
            "backends have."),
     _flag("provider.announce", True, "Publish what this node serves (NIP-89)."),

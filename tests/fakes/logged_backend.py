@@ -17,6 +17,11 @@ def answer_to(prompt: str) -> str:
     return f"the answer to {prompt}"
 
 
+def words_in(body: dict) -> int:
+    """About what a tokenizer would count of a chat."""
+    return sum(len(message["content"].split()) + 8 for message in body["messages"])
+
+
 class LoggedBackend:
     """Listens on a free port of loopback; `calls` are the prompts that were asked, in order."""
 
@@ -81,7 +86,7 @@ class LoggedBackend:
                 words = answer_to(prompt)
                 for line in ({"message": {"role": "assistant", "content": words}, "done": False},
                              {"message": {"role": "assistant", "content": ""}, "done": True,
-                              "done_reason": "stop", "prompt_eval_count": len(prompt.split()) + 8,
+                              "done_reason": "stop", "prompt_eval_count": words_in(body),
                               "eval_count": backend.tokens}):
                     self.wfile.write(json.dumps({"model": MODEL, **line}).encode() + b"\n")
                 self.close_connection = True

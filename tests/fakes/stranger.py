@@ -27,6 +27,7 @@ class Stranger:
         self._ids: set[str] = set()
         self._oks: dict[str, tuple[bool, str]] = {}
         self._closing = False
+        self.lost = False                   # the relay hung up
         self._socket = websocket.create_connection(url, timeout=10)
         self._socket.send(json.dumps(["REQ", "all", {"#p": [self.pubkey]}]))
         self._reader = threading.Thread(target=self._read, name="stranger", daemon=True)
@@ -41,8 +42,7 @@ class Stranger:
                     return
                 self._take(json.loads(text))
         except (OSError, websocket.WebSocketException, ValueError):
-            if not self._closing:
-                raise
+            self.lost = not self._closing
 
     def _take(self, message: list) -> None:
         if message[0] == "OK":

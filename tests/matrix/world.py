@@ -4,11 +4,11 @@ is its own log, a node that may be killed, and a customer who pays what he is qu
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import threading
 from pathlib import Path
 
+from pylon.control import client
 from pylon.crypto import secp
 from pylon.home import Home
 from pylon.wallets import bolt11
@@ -123,10 +123,10 @@ class World:
 
     def connected(self) -> bool:
         """Whether the node listens on its relay; jobs sent before come in one batch."""
-        done = self.node.run("status", "--json", check=False)
-        return done.returncode == 0 and all(
-            one["connected"] and one["subscriptions"]
-            for one in json.loads(done.stdout)["relay_states"])
+        if not client.answers(self.node.home):
+            return False
+        states = self.node.status().get("relay_states") or []
+        return bool(states) and all(one["connected"] and one["subscriptions"] for one in states)
 
     def order(self, prompt: str) -> str:
         """A job of the stranger's for this node; its id."""
