@@ -47,6 +47,7 @@ class Conversation:
         self._rounds = 0                        # authentication rounds that were acted upon
         self._strikes = Bucket(STRIKES_PER_SEC, MAX_STRIKES, mono)
         self._batch: dict[Track, dict[str, Event]] = {}
+        self._new_id = ""                       # the id that was last found to be new
 
     # -- connections -------------------------------------------------------------------------------
 
@@ -135,7 +136,10 @@ class Conversation:
         end = text.find('"', start)
         track = self.listening.find(text[start:end])
         at = text.find('"id":"', end)
-        return track is not None and at > 0 and text[at + 6:at + 70] in track.sub.verified
+        if track is None or at < 0:
+            return False
+        self._new_id = text[at + 6:at + 70]
+        return self._new_id in track.sub.verified
 
     def _handle(self, message: messages.Message, now: int, mono: float) -> None:
         if isinstance(message, messages.RelayEvent):
@@ -184,7 +188,7 @@ class Conversation:
                 self.strike("an event that was not asked for", mono)
             return
         batch = self._batch.setdefault(track, {})
-        if event.id in track.sub.verified or event.id in batch:
+        if event.id in batch or (event.id != self._new_id and event.id in track.sub.verified):
             self.duplicates += 1
         elif track.sub.wanted(event):
             events.verify(event)                # raises InvalidMessage, which is a strike

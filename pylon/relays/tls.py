@@ -10,14 +10,23 @@ from __future__ import annotations
 import functools
 import socket
 import ssl
+import threading
 
 from pylon.errors import ConfigError, RelayError
 from pylon.relays.bell import READ, WRITE, Patience
 
 
-@functools.lru_cache(maxsize=4)
+_building = threading.Lock()        # twenty threads that start at once must not build twenty
+
+
 def client_context(ca_file: str = "") -> ssl.SSLContext:
     """The shared context; `ca_file` adds certificates to the system's. Raises ConfigError."""
+    with _building:
+        return _context(ca_file)
+
+
+@functools.lru_cache(maxsize=4)
+def _context(ca_file: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)       # verifies host and certificate
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_default_certs()
