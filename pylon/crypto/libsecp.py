@@ -87,10 +87,10 @@ class Libsecp:
     def sign_schnorr(self, secret: bytes, msg: bytes, aux: bytes) -> bytes:
         keypair, sig = ctypes.create_string_buffer(96), ctypes.create_string_buffer(64)
         try:
-            if not self._lib.secp256k1_keypair_create(self._context, keypair, secret):
+            if (not self._lib.secp256k1_keypair_create(self._context, keypair, secret)
+                    or not self._lib.secp256k1_schnorrsig_sign32(self._context, sig, msg, keypair,
+                                                                 aux)):
                 raise ValueError("not a secret key")
-            if not self._lib.secp256k1_schnorrsig_sign32(self._context, sig, msg, keypair, aux):
-                raise ValueError("signing failed")
         finally:
             ctypes.memset(keypair, 0, 96)
         return sig.raw

@@ -15,7 +15,7 @@ from pylon.nostr import strictjson
 from pylon.nostr.event import Event
 from pylon.nostr.keys import Keys
 from pylon.nostr.nip65 import usable
-from pylon.units import MAX_MSATS, parse_count
+from pylon.units import parse_count
 
 KIND, HEARTBEAT, DELETION = 31990, 11998, 5
 HANDLER = "compute_provider"        # as the first Pylon's agents look for it
@@ -139,10 +139,9 @@ def _prices(value: object) -> dict[str, int]:
 
 def _count(value: object) -> int | None:
     try:
-        number = parse_count(str(value)) if type(value) in (str, int) else -1
+        return parse_count(str(value)) if type(value) in (str, int) else None
     except ValueError:
         return None
-    return number if 0 <= number <= MAX_MSATS else None
 
 
 def _text(value: object, most: int) -> str:

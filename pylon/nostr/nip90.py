@@ -17,7 +17,7 @@ from pylon.nostr import strictjson
 from pylon.nostr.event import Event, check_unsigned, is_hex
 from pylon.nostr.keys import Keys
 from pylon.nostr.nip65 import usable
-from pylon.units import MAX_MSATS, parse_count
+from pylon.units import parse_count
 
 FEEDBACK, DELETION = 7000, 5
 REQUESTS, RESULTS = range(5000, 6000), range(6000, 7000)
@@ -258,12 +258,9 @@ def _msats(text: str | None, what: str) -> int | None:
     if not text:
         return None
     try:
-        msats = parse_count(text)
+        return parse_count(text)
     except ValueError:
         raise InvalidMessage(f"the {what} is not a number of msats") from None
-    if msats > MAX_MSATS:
-        raise InvalidMessage(f"the {what} is more than every bitcoin there is")
-    return msats
 
 
 def _amount(msats: int | None, bolt11: str | None) -> Tags:

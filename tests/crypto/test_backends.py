@@ -103,6 +103,17 @@ def test_b24_key_that_is_no_point(backend):
             backend.ecdh_x(bytes(31) + b"\1", x)
 
 
+def test_ecdsa_signature_of_another_or_by_no_key(backend):
+    secret, msg = bytes(31) + b"\5", bytes(31) + b"\1"
+    sig, _ = backend.sign_recoverable(secret, msg)
+    public = backend.pubkey_compressed(secret)
+    assert backend.verify_ecdsa(public, msg, sig)
+    assert not backend.verify_ecdsa(public, bytes(32), sig)
+    assert not backend.verify_ecdsa(public, msg, bytes(64))
+    assert not backend.verify_ecdsa(b"\2" + bytes(32), msg, sig)
+    assert not backend.verify_ecdsa(b"\5" + public[1:], msg, sig)
+
+
 @pytest.mark.parametrize("r, s", [(P, 1), (P + 5, 1), (1, N), (1, N + 1), (0, 0), (0, 1), (1, 0),
                                   (2**256 - 1, 2**256 - 1)])
 def test_b25_signature_out_of_range(backend, r, s):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from pylon.crypto import secp
+from pylon.crypto.pure import Pure
 from pylon.errors import InvalidMessage
 from pylon.nostr import event as events
 from pylon.nostr.event import Event, event_id, parse, verify
@@ -242,6 +243,15 @@ def test_without_the_c_encoder_the_form_is_the_same(monkeypatch):
     slow = events._make_dump()
     for tags in ([], [["a", 'é"\\\n\x01\x7f\u2028']], GOOD.tags):
         assert slow(tags) == events._dump(tags)
+
+
+def test_without_the_library_events_are_the_same(monkeypatch):
+    monkeypatch.setattr(secp, "_chosen", Pure())
+    assert secp.backend_name() == "ecdsa"
+    event = ALICE.sign(1, "é", [["t", "x"]], NOW)
+    verify(parse(event.to_dict()))
+    verify(GOOD)
+    assert rejected(changed(content="else")) and rejected(changed(sig=event.sig))
 
 
 def test_is_hex():

@@ -15,11 +15,12 @@ def tags_of(event):
 
 def test_profile(alice):
     event = nipsa.profile(alice, "Näme", "about", ["general"], "bounded", "0.1.0", NOW,
-                          lud16="a@b.c")
+                          "https://x/y.png", "a@b.c")
     assert event.kind == 39200
     assert tags_of(event) == {"d": ["profile"], "threshold": ["1", "1"], "lud16": ["a@b.c"],
                               "signer": [alice.pubkey], "operator": [alice.pubkey]}
     assert json.loads(event.content) == {"name": "Näme", "about": "about", "version": "0.1.0",
+                                         "picture": "https://x/y.png",
                                          "capabilities": ["general"],
                                          "autonomy_level": "bounded"}
 
@@ -34,6 +35,22 @@ def test_state_is_for_the_agent_alone(alice, bob):
                   bob.sign(1, "", [], NOW)):
         with pytest.raises(InvalidMessage):
             nipsa.parse_state(wrong, bob)
+
+
+def test_a_profile_without_picture_and_address(alice):
+    event = nipsa.profile(alice, "n", "", [], "supervised", "1", NOW)
+    assert event.first("lud16") is None and "picture" not in json.loads(event.content)
+
+
+def test_a_state_that_is_no_object_is_refused(alice):
+    event = alice.sign(39201, alice.nip44_encrypt(alice.pubkey, "[]"), [["d", "state"]], NOW)
+    with pytest.raises(InvalidMessage):
+        nipsa.parse_state(event, alice)
+
+
+def test_a_result_without_a_trajectory(alice):
+    event = nipsa.tick_result(alice, "t", "ab" * 32, "timeout", 5, [], 0, 0, NOW)
+    assert event.first("trajectory_hash") is None
 
 
 def test_state_that_is_too_large_is_refused(alice):
