@@ -48,6 +48,7 @@ S = OrderState
 BUYERS = 2
 MAX_OPEN = 200                      # orders under way at once
 MAX_INBOX = 2000                    # events that wait; more are dropped, relays still have them
+MAX_TRIES = 5                       # of an event that cannot be dealt with
 MAX_STEPS = 100                     # of one order in a row; more is a bug, not a life
 LATE_SECS = 86400                   # a result that was paid for is listened for so long
 DELETION = 5
@@ -89,7 +90,8 @@ class Orders(Role):
         self._turn = threading.RLock()              # one order at a time; guards all below
         self._live: dict[str, Live] = {}
         self._by_event: dict[str, str] = {}         # our event ids -> order ids
-        self._inbox: deque[Event | str] = deque()   # events, and ids of orders to look at
+        self._inbox: deque[tuple[Event | str, int]] = deque()   # events and ids of orders to
+        #                                             look at, and how often it was tried already
         self._dropped = 0
         self._errands: deque[Errand] = deque()
         self._buyers = [Buyer(f"buyer-{n}", self._errands, payer) for n in range(1, BUYERS + 1)]
@@ -126,7 +128,7 @@ class Orders(Role):
                 if order not in found:
                     live.ends_at = self._steady() + LATE_SECS
             for order in [*found, *late, *orders.unnoted(self._db)]:
-                self._inbox.append(order.id)
+                self._inbox.append((order.id, 0))
         self.wake()
         return len(found)
 
@@ -159,10 +161,11 @@ class Orders(Role):
             except PylonError:
                 self._close(live)
                 raise
+        try:
             hit("B2")
-            self._inbox.append(order.id)
-        self._ring()
-        self.wake()
+        finally:                        # it is stored, so it is sent
+            self._ring()
+            self._look(order.id)
         log.info("order %s: kind %d, %s, at most %d msats", short(order.id), order.kind,
                  order.policy, order.max_msats)
         return order.id
@@ -286,7 +289,7 @@ class Orders(Role):
         self._look(action_key)
 
     def _look(self, order_id: str) -> None:
-        self._inbox.append(order_id)
+        self._inbox.append((order_id, 0))
         self.wake()
 
     def _wanted(self, event: Event) -> bool:
@@ -299,47 +302,54 @@ class Orders(Role):
             self._dropped += len(events)
             log.warning("orders: %d answers dropped, too many at once", self._dropped)
             return
-        self._inbox.extend(events)
+        self._inbox.extend((event, 0) for event in events)
         self.wake()
 
     def step(self, now: int) -> None:
+        self._queue_due()
         while self._inbox and not self.stopping:
-            item = self._inbox.popleft()
-            try:
-                with self._turn:
-                    if isinstance(item, str):
-                        self._advance(item)
-                    else:
-                        self._hear(item)
-            except StoreFull:
-                self._inbox.appendleft(item)
-                raise
-        with self._turn:
-            pause = self._run_due()
-        if not self._inbox:
-            self.wait(pause)
+            self._work_on(*self._inbox.popleft())
+        self.wait(0 if self._inbox else self._pause_secs())
 
-    def _run_due(self) -> float | None:
-        """Look at every order whose time has come; seconds until the next one's."""
+    def _work_on(self, item: Event | str, tries: int) -> None:
+        """One event, or one order to look at. What a failure interrupted is done again."""
+        try:
+            with self._turn:
+                if isinstance(item, str):
+                    self._advance(item)
+                else:
+                    self._hear(item, again=tries > 0)
+        except Exception as err:
+            if isinstance(err, StoreFull) or tries < MAX_TRIES:
+                self._inbox.appendleft((item, tries + 1))
+            raise
+
+    def _queue_due(self) -> None:
+        """Orders whose time has come are looked at; those that were only listened to, closed."""
         now = self._steady()
-        for live in [one for one in self._live.values()
-                     if one.due_at is not None and one.due_at <= now]:
-            live.due_at = None
-            if live.ends_at is not None and live.ends_at <= now:
-                live.tell("ended")
-                self._close(live)
-            else:
-                self._advance(live.order_id)
-        due = [one.due_at for one in self._live.values() if one.due_at is not None]
+        with self._turn:
+            for live in [one for one in self._live.values()
+                         if one.due_at is not None and one.due_at <= now]:
+                live.due_at = None
+                if live.ends_at is not None and live.ends_at <= now:
+                    live.tell("ended")
+                    self._close(live)
+                else:
+                    self._inbox.append((live.order_id, 0))
+
+    def _pause_secs(self) -> float | None:
+        """Until the next order is due; None without any."""
+        with self._turn:
+            due = [one.due_at for one in self._live.values() if one.due_at is not None]
         return max(0.0, min(due) - self._steady()) if due else None
 
-    def _hear(self, event: Event) -> None:
+    def _hear(self, event: Event, again: bool) -> None:
         """A message of a provider: written down, and acted upon."""
         order_id = self._by_event.get(replies.order_event(event, self._by_event) or "")
         live = self._live.get(order_id or "")
         if live is None or not live.may_speak(event.pubkey, event.kind != replies.FEEDBACK):
             return
-        if self._notebook.take(live, self._known(live.order_id), event, self._now(live)):
+        if self._notebook.take(live, self._known(live.order_id), event, self._now(live)) or again:
             self._advance(live.order_id)
 
     # ---- what is done about it ------------------------------------------------------------------
@@ -372,9 +382,9 @@ class Orders(Role):
         if payment is not None and (chosen is None
                                     or payment.payment_hash != chosen.payment_hash):
             payment = None              # an earlier try, which failed for certain
-        if (live is not None and live.retry and payment is not None and payment.sent_at is None
+        if (live is not None and live.retry and payment is not None
                 and payment.state == PaymentState.FAILED):
-            payment = None              # a crash came between the intent and the wallet
+            payment = None              # a crash came between the intent and the wallet's word
         histories = providers.histories(self._db, {d.provider for d in dealings}) \
             if order.state == S.SENT else {}
         reached = order.state != S.NEW or orders.reached_a_relay(self._db, order_id)
@@ -389,6 +399,8 @@ class Orders(Role):
         if step.what == Next.WAIT:
             if live is not None and live.ends_at is not None:
                 live.due_at = live.ends_at
+            elif live is not None and order.state not in OPEN_ORDERS:
+                self._tell_end(order, live)     # a failure had interrupted it
             return False
         if step.what == Next.ASK_OWNER:
             return self._ask_owner(dealing, live)
@@ -498,9 +510,8 @@ class Orders(Role):
         hit("B10")
         log.info("order %s: completed by %s, %d characters", short(order.id),
                  short(dealing.provider), len(dealing.result or ""))
-        self._say(live, "completed", provider=dealing.provider, result=dealing.result)
         if live is not None:
-            self._close(live)
+            self._tell_end(self._known(order.id), live)
         return order.state == S.ACCEPTED        # its payment may have been decided meanwhile
 
     def _end(self, order: OrderRow, step: Step, live: Live | None, now: int) -> bool:
@@ -508,14 +519,20 @@ class Orders(Role):
         orders.end(self._db, order, state, step.code, step.reason, now)
         level = logging.WARNING if order.state == S.PAID else logging.INFO
         log.log(level, "order %s: %s: %s (%s)", short(order.id), state, step.reason, step.code)
-        self._say(live, state.value, code=step.code, reason=step.reason)
-        if live is None:
-            return False
-        if order.state == S.PAID:               # a late result is still welcome
+        if live is not None:
+            self._tell_end(self._known(order.id), live, order.state == S.PAID)
+        return False
+
+    def _tell_end(self, order: OrderRow, live: Live, owes_us: bool = False) -> None:
+        """Everybody who waits hears how it ended; a result that was paid for may still come."""
+        if order.state == S.COMPLETED:
+            live.tell("completed", provider=order.provider, result=order.result)
+        else:
+            live.tell(order.state.value, code=order.code, reason=order.error_message)
+        if owes_us:
             live.ends_at = live.due_at = self._steady() + LATE_SECS
         else:
             self._close(live)
-        return False
 
     # ---- listening ------------------------------------------------------------------------------
 

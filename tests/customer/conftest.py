@@ -6,13 +6,13 @@ roles by hand until nothing is left to do.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
+from pylon import failpoints
 from pylon.customer.buyer import Terms
 from pylon.customer.draft import Draft
 from pylon.customer.order import Orders
+from pylon.failpoints import FailpointReached
 from pylon.nostr import event as nostr_event
 from pylon.nostr import filters, keys, nip90
 from pylon.nostr.event import Event
@@ -46,14 +46,17 @@ class Clock:
 
 
 class FakePool:
-    """Keeps what was asked; hands events over as the real pool does: verified, matching."""
+    """Relays that keep everything: whoever subscribes hears it again. Events are handed over as
+    the real pool does it: verified, and matching."""
 
-    def __init__(self) -> None:
+    def __init__(self, stored: list[Event]) -> None:
         self.subs: dict[str, object] = {}
-        self.delivered: set[tuple[str, str]] = set()
+        self.stored = stored
 
     def subscribe(self, sub) -> None:
         self.subs[sub.name] = sub
+        for event in self.stored:
+            self.offer(sub, event)
 
     def unsubscribe(self, name) -> None:
         self.subs.pop(name, None)
@@ -64,11 +67,15 @@ class FakePool:
     def own_urls(self):
         return ["wss://relay.example"]
 
-    def bring(self, event: Event, relay: str = "wss://relay.example") -> None:
+    def bring(self, event: Event) -> None:
         nostr_event.verify(event)
+        self.stored.append(event)
         for sub in list(self.subs.values()):
-            if any(filters.matches(one, event) for one in sub.filters) and sub.wanted(event):
-                sub.on_events(relay, [event])
+            self.offer(sub, event)
+
+    def offer(self, sub, event: Event) -> None:
+        if any(filters.matches(one, event) for one in sub.filters) and sub.wanted(event):
+            sub.on_events("wss://relay.example", [event])
 
 
 class Dealer:
@@ -123,8 +130,10 @@ class Market:
         self.wallet = self.ledger("buyer")
         self.wallet.fund(1_000_000)
         self.updates: list[dict] = []
+        self.dealers: list[Dealer] = []
         self.targets: list[str] = []
         self.opened: list[Database] = []
+        self.stored: list[Event] = []           # on the relays
         self.boot()
 
     def ledger(self, name: str) -> Ledger:
@@ -135,7 +144,7 @@ class Market:
         """The buyer's daemon starts (again): nothing but the store is left of it."""
         self.db = Database(self.home.database)
         self.opened.append(self.db)
-        self.pool = FakePool()
+        self.pool = FakePool(self.stored)
         self.payer = Payer(self.db, lambda: self.wallet, "regtest", self.clock)
         self.orders = Orders(
             self.db, self.pool, self.payer, ring=lambda: None,
@@ -155,17 +164,31 @@ class Market:
 
     def crash(self) -> None:
         """The daemon is gone, without a goodbye."""
+        failpoints._armed = None
         self.db.close()
         self.boot()
+
+    def survive(self, act, point: str, nth: int = 1) -> bool:
+        """Do something with SIGKILL waiting at a point (played by an exception that nobody
+        catches), and start again. True where the point was met."""
+        failpoints._armed = failpoints._Armed(f"{point}:raise:{nth}")
+        try:
+            act()
+            return False
+        except FailpointReached:
+            return True
+        finally:
+            self.crash()
 
     def close(self) -> None:
         for db in self.opened:
             db.close()
         self.wallet.close()
+        for dealer in self.dealers:
+            dealer.wallet.close()
 
     def dealer(self) -> Dealer:
-        name = f"dealer{len(self.__dict__.setdefault('dealers', []))}"
-        dealer = Dealer(self, self.ledger(name))
+        dealer = Dealer(self, self.ledger(f"dealer{len(self.dealers)}"))
         self.dealers.append(dealer)
         return dealer
 
@@ -244,16 +267,8 @@ def market(home, openagents):
     market = Market(home, openagents)
     yield market
     market.close()
-    for dealer in getattr(market, "dealers", []):
-        dealer.wallet.close()
 
 
 @pytest.fixture
 def dealer(market):
     return market.dealer()
-
-
-@pytest.fixture
-def words():
-    """The codes with which an order and its payments can be refused, by name."""
-    return SimpleNamespace(money=("no-funds", "over-day-limit", "spending-frozen"))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pylon.control import client
+from pylon.errors import ControlError
 from tests.fakes.dishonest_provider import DishonestProvider
 from tests.node import Node
 from tests.parts.relays import LocalRelay
@@ -38,6 +39,19 @@ class Buyer(Node):
             words = (*words, "-m", "host")
         return super()._command(*words)
 
+    def start(self, ready=True, **env):
+        """The socket answers before every part is there: wait for the last one."""
+        super().start(ready, **env)
+        if ready:
+            wait_for(self.serves, 20)
+        return self
+
+    def serves(self):
+        try:
+            return client.call(self.home, "JobList") and self.home.pid.exists()
+        except ControlError:
+            return False
+
     def buy(self, **asked):
         """Submit over the socket; the order's id."""
         return client.call(self.home, "JobSubmit", {
@@ -47,7 +61,7 @@ class Buyer(Node):
     def order(self, order_id):
         return client.call(self.home, "JobStatus", {"id": order_id})
 
-    def ended(self, order_id, timeout_secs=20):
+    def end_of(self, order_id, timeout_secs=20):
         wait_for(lambda: self.order(order_id)["ended_at"], timeout_secs, "the order's end")
         return self.order(order_id)
 
@@ -103,20 +117,20 @@ def refused(order, provider):
 def test_an_honest_provider_is_paid_and_delivers(node, provider):
     honest = provider()
     before = node.balance()
-    order = node.ended(node.buy(provider=honest.npub, timeout_secs=10))
+    order = node.end_of(node.buy(provider=honest.npub, timeout_secs=10))
     assert (order["state"], order["result"]) == ("completed", "Paris")
     assert node.balance() == before - 2000
     assert len(honest.did("paid")) == 1
 
 
 def test_a_free_provider(node, provider):
-    order = node.ended(node.buy(provider=provider(price_msats=0).npub, timeout_secs=10))
+    order = node.end_of(node.buy(provider=provider(price_msats=0).npub, timeout_secs=10))
     assert (order["state"], order["payment"]) == ("completed", None)
 
 
 def test_escrow_holds_until_it_is_delivered(node, provider):
     holder = provider(hold=True)
-    order = node.ended(node.buy(provider=holder.npub, timeout_secs=10))
+    order = node.end_of(node.buy(provider=holder.npub, timeout_secs=10))
     assert order["state"] == "completed"
     wait_for(lambda: node.order(order["id"])["payment"]["state"] == "succeeded", 15)
 
@@ -124,7 +138,7 @@ def test_escrow_holds_until_it_is_delivered(node, provider):
 def test_an_encrypted_order_finds_its_provider_by_itself(node, provider):
     seller = provider()
     seller.announce()
-    order = node.ended(node.buy(encrypt=True, timeout_secs=10))
+    order = node.end_of(node.buy(encrypt=True, timeout_secs=10))
     assert (order["state"], order["provider"]) == ("completed", seller.npub)
 
 
@@ -135,7 +149,7 @@ def test_an_encrypted_order_finds_its_provider_by_itself(node, provider):
     ("no_invoice", "no-invoice"), ("bad_invoice", "bad-invoice")])
 def test_a_quote_that_is_not_as_it_must_be_is_never_paid(node, provider, sin, code):
     liar = provider(sin)
-    order = node.ended(node.buy(provider=liar.npub))
+    order = node.end_of(node.buy(provider=liar.npub))
     assert (order["state"], order["code"], order["payment"]) == ("failed", code, None)
     assert refused(order, liar) == code
 
@@ -143,20 +157,20 @@ def test_a_quote_that_is_not_as_it_must_be_is_never_paid(node, provider, sin, co
 @pytest.mark.parametrize("sin", ["foreign_author", "wrong_request", "somebody_elses_quote"])
 def test_e70_a_quote_of_another_author_or_for_another_order_is_ignored(node, provider, sin):
     liar = provider(sin)
-    order = node.ended(node.buy(provider=liar.npub))
+    order = node.end_of(node.buy(provider=liar.npub))
     assert liar.did("quoted")
     assert (order["state"], order["code"], order["payment"]) == ("expired", "no-answer", None)
 
 
 def test_e70_a_quote_above_the_bid_is_not_paid(node, provider):
     liar = provider(price_msats=3000)
-    order = node.ended(node.buy(provider=liar.npub, bid_msats=2000))
+    order = node.end_of(node.buy(provider=liar.npub, bid_msats=2000))
     assert (order["code"], order["payment"]) == ("amount-too-large", None)
 
 
 def test_a_second_quote_changes_nothing(node, provider):
     twice = provider("quotes_twice")
-    order = node.ended(node.buy(provider=twice.npub, timeout_secs=10))
+    order = node.end_of(node.buy(provider=twice.npub, timeout_secs=10))
     assert order["state"] == "completed"
     assert (node.paid(order["id"]), len(twice.did("quoted"))) == (2000, 2)
     assert len(twice.did("paid")) == 1
@@ -165,14 +179,14 @@ def test_a_second_quote_changes_nothing(node, provider):
 def test_e71_taking_the_money_and_delivering_nothing(node, provider):
     """Recorded, shown, avoided; and no second payment for the same order."""
     thief, honest = provider("never"), provider(price_msats=5000)
-    order = node.ended(node.buy(provider=thief.npub, timeout_secs=1), 30)
+    order = node.end_of(node.buy(provider=thief.npub, timeout_secs=1), 30)
     assert (order["state"], order["code"]) == ("expired", "not-delivered")
     assert node.paid(order["id"]) == 2000
     shown = json.loads(node.run("providers", "--all", "--json").stdout)["providers"]
     facts = next(one for one in shown if one["npub"] == thief.npub)
     assert facts["avoided"] and facts["history"]["lost_msats"] == 2000
     assert "kept 2 sats" in node.run("providers", "--all").stdout
-    again = node.ended(node.buy(first=False, timeout_secs=10))
+    again = node.end_of(node.buy(first=False, timeout_secs=10))
     assert (again["state"], again["provider"]) == ("completed", honest.npub)
     assert len(thief.did("quoted")) == 2 and len(thief.did("paid")) == 1
 
@@ -183,53 +197,53 @@ def test_e71_taking_the_money_and_delivering_nothing(node, provider):
     ("unsigned_result", None)])
 def test_a_result_that_is_none_is_not_taken(node, provider, sin, code):
     liar = provider(sin)
-    order = node.ended(node.buy(provider=liar.npub, timeout_secs=1), 30)
+    order = node.end_of(node.buy(provider=liar.npub, timeout_secs=1), 30)
     assert (order["state"], order["code"]) == ("expired", "not-delivered")
     assert order["result"] is None and node.paid(order["id"]) == 2000
     assert refused(order, liar) in (code, "not-delivered")
 
 
 def test_a_free_result_that_is_none_costs_nothing(node, provider):
-    order = node.ended(node.buy(provider=provider("empty_result", price_msats=0).npub))
+    order = node.end_of(node.buy(provider=provider("empty_result", price_msats=0).npub))
     assert (order["state"], order["code"]) == ("failed", "empty-result")
 
 
 def test_an_answer_in_clear_to_an_encrypted_order_is_refused(node, provider):
     liar = provider("not_encrypted", price_msats=0)
-    order = node.ended(node.buy(provider=liar.npub, encrypt=True))
+    order = node.end_of(node.buy(provider=liar.npub, encrypt=True))
     assert (order["state"], order["code"]) == ("failed", "not-encrypted")
 
 
 def test_an_error_after_the_payment_is_a_debt(node, provider):
     liar = provider("error_after_payment")
-    order = node.ended(node.buy(provider=liar.npub))
+    order = node.end_of(node.buy(provider=liar.npub))
     assert (order["state"], order["code"]) == ("failed", "not-delivered")
     assert "it broke" in order["error"]
 
 
 def test_a_claim_of_success_is_no_result(node, provider):
     liar = provider("lies_about_payment")
-    order = node.ended(node.buy(provider=liar.npub, timeout_secs=1), 30)
+    order = node.end_of(node.buy(provider=liar.npub, timeout_secs=1), 30)
     assert (order["state"], order["result"]) == ("expired", None)
 
 
 def test_a_result_after_the_time_is_still_taken_and_nothing_is_paid_again(node, provider):
     late = provider("after_timeout", late_secs=4.0)
     order_id = node.buy(provider=late.npub, timeout_secs=1)
-    assert node.ended(order_id)["state"] == "expired"
+    assert node.end_of(order_id)["state"] == "expired"
     wait_for(lambda: node.order(order_id)["state"] == "completed", 20)
     assert node.paid(order_id) == 2000
     assert node.run("job", "result", order_id[:16]).stdout == "Paris\n"
 
 
 def test_two_results_of_one_provider_are_one(node, provider):
-    order = node.ended(node.buy(provider=provider("twice").npub, timeout_secs=10))
+    order = node.end_of(node.buy(provider=provider("twice").npub, timeout_secs=10))
     assert order["result"] == "Paris"
 
 
 def test_the_cheapest_of_three_and_the_others_get_nothing(node, provider):
     sellers = [provider(price_msats=msats) for msats in (5000, 3000, 4000)]
-    order = node.ended(node.buy(first=False, policy="cheap", timeout_secs=10))
+    order = node.end_of(node.buy(first=False, policy="cheap", timeout_secs=10))
     assert order["provider"] == sellers[1].npub
     assert [len(one.did("paid")) for one in sellers] == [0, 1, 0]
 
@@ -242,11 +256,11 @@ def test_a_relay_that_drops_the_result(place, relay, node, provider):
         node.run("reload")
         try:
             seller = provider()
-            order = node.ended(node.buy(provider=seller.npub, timeout_secs=10))
+            order = node.end_of(node.buy(provider=seller.npub, timeout_secs=10))
             assert order["state"] == "completed"
             deaf = DishonestProvider(dropping.url, place, "deaf")
             try:
-                order = node.ended(node.buy(provider=deaf.npub, timeout_secs=2), 30)
+                order = node.end_of(node.buy(provider=deaf.npub, timeout_secs=2), 30)
             finally:
                 deaf.close()
             assert (order["state"], order["code"]) == ("expired", "not-delivered")
