@@ -75,6 +75,8 @@ class Role:
 
     def wake(self) -> None:
         """Ring the doorbell. Any thread; cheap; a ring before the wait is not lost."""
+        if self._rung:
+            return                          # it has not been answered yet
         with self._bell:
             self._rung = True
             self._bell.notify_all()

@@ -222,7 +222,8 @@ class Admission:
                 jobs.free_since(self._db, customer, now - DAY_SECS) < terms.free_jobs_per_day)
 
     def _check_queue(self, job: Job, price: int) -> None:
-        if jobs.queued(self._db) >= self._config.provider.max_queue:
+        most = self._config.provider.max_queue
+        if jobs.queued(self._db, most) >= most:
             raise Refused("queue-full", "too many jobs are waiting; try again later")
         if price:
             open_quotes = (JobStage.RECEIVED, JobStage.INVOICING, JobStage.QUOTED)

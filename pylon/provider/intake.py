@@ -38,11 +38,12 @@ class Intake:
 
     def __init__(self, db: Database, keys: Keys, config: Any, admission: Admission,
                  usable_relays: Callable[[list[str]], list[str]],
-                 on_stored: Callable[[], None], on_cancel: Callable[[str], None]) -> None:
+                 on_stored: Callable[[list[JobRow]], None],
+                 on_cancel: Callable[[str], None]) -> None:
         self._db, self._keys, self._config = db, keys, config
         self._admission = admission
         self._usable_relays = usable_relays     # drops private addresses, bounds the number
-        self._on_stored = on_stored             # rings till, gatherer, workers and publisher
+        self._on_stored = on_stored             # rings who must act on these rows
         self._on_cancel = on_cancel             # tells the worker that has the job
 
     def configure(self, config: Any) -> None:
@@ -62,16 +63,16 @@ class Intake:
     def on_jobs(self, relay: str, events: list[Event]) -> None:
         """A batch of verified job events from one relay."""
         now = int(time.time())
-        rows = [row for row in (self._consider(event, now) for event in events
-                                if not seen.known(self._db, event.id)) if row is not None]
+        rows = [row for row in (self._consider(event, now) for event in events)
+                if row is not None]
         if not rows:
             return
         hit("K1")
         with self._db.transaction(durable=False) as tx:
-            fresh = [self._store(tx, row, now) for row in rows]
+            fresh = [row[1] for row in rows if self._store(tx, row, now)]
         hit("K2")
-        if any(fresh):
-            self._on_stored()
+        if fresh:
+            self._on_stored(fresh)
 
     def _consider(self, event: Event, now: int) -> tuple[Event, JobRow] | None:
         """The row that this event becomes; None where it is dropped without a trace."""
@@ -144,4 +145,3 @@ class Intake:
         log.info("job %s: cancelled by its customer in stage %s", short(job.id), job.stage)
         if job.stage == J.RUNNING and job.payment == "none":
             self._on_cancel(job.id)
-        self._on_stored()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
 
 from pylon.nostr.event import Event
 from pylon.nostr.keys import Keys
@@ -24,12 +24,14 @@ from pylon.role import Role
 from pylon.states import JobStage
 from pylon.store import jobs
 from pylon.store.database import Database
+from pylon.store.jobs import JobRow
 from pylon.wallets.wallet import Wallet
 
 log = logging.getLogger(__name__)
 
 JOBS, CANCELS = "jobs", "cancels"
 CANCEL_REFRESH_SECS = 1.0
+CANCEL_LINGER_SECS = 600.0          # then it is looked whether anybody still has an open job
 MAX_CANCEL_AUTHORS = 200
 OPEN = (JobStage.RECEIVED, JobStage.GATHERING, JobStage.INVOICING, JobStage.QUOTED,
         JobStage.FREE, JobStage.RUNNING)
@@ -48,7 +50,7 @@ class Provider:
         self._doorbell = Doorbell()
         self.till = Till(db, keys, config, wallet, self._rang_money)
         self.watch = Watch(db, keys, config, wallet, self._doorbell.ring, publisher.ring)
-        self.gatherer = Gatherer(db, keys, self.admission, pool, self._stored)
+        self.gatherer = Gatherer(db, keys, self.admission, pool, self._gathered)
         self.announcer = Announcer(db, keys, config, registry, self._publish, publisher.ring)
         self.housekeeper = Housekeeper(db, keys, config)
         self.cancels = CancelWatch(db, pool, self._intake_deletions)
@@ -134,11 +136,12 @@ class Provider:
 
     def delivered(self) -> None:
         """A relay took a result: held money can be taken. Called by the publisher's owner."""
-        self.watch.wake()
+        if jobs.anything_held(self._db):
+            self.watch.wake()
 
     def models_changed(self) -> None:
         self.announcer.wake()
-        self._doorbell.ring()
+        self._doorbell.ring(len(self.workers))
 
     def _publish(self, event: Event, relays: list[str]) -> None:
         """Send now what nothing hangs on; the pool drops it where a relay is slow or down."""
@@ -147,20 +150,33 @@ class Provider:
         if relays:
             self._pool.publish(event.id, text, relays, _nobody_waits)
 
-    def _stored(self) -> None:
+    def _stored(self, rows: list[JobRow]) -> None:
+        """New rows: ring those who have something to do, and nobody else."""
+        stages = [row.stage for row in rows]
+        if JobStage.RECEIVED in stages:
+            self.till.wake()
+        if JobStage.GATHERING in stages:
+            self.gatherer.wake()
+        if JobStage.REJECTED in stages:
+            self._publisher.ring()
+        self._doorbell.ring(stages.count(JobStage.FREE))
+        self.cancels.heard_of(row.customer_pubkey for row in rows)
+
+    def _gathered(self) -> None:
+        """Inputs were fetched, or could not be."""
         self.till.wake()
-        self.gatherer.wake()
         self._doorbell.ring()
         self._publisher.ring()
-        self.cancels.wake()
 
     def _rang_money(self) -> None:
         self._publisher.ring()
         self.watch.wake()
 
-    def _done(self) -> None:
+    def _done(self, job: JobRow) -> None:
+        """A job was answered or given up."""
         self._publisher.ring()
-        self.watch.wake()
+        if job.payment == "hold":
+            self.watch.wake()
 
     def _cancel(self, job_id: str) -> None:
         for worker in self.workers:
@@ -177,25 +193,30 @@ def _nobody_waits(relay: str, event_id: str, accepted: bool, message: str) -> No
 class CancelWatch(Role):
     """Listens for deletions by the customers whose jobs are open, and by nobody else.
 
-    Thread: cancels. Woken by intake; rests a second between two changes of the subscription.
+    Thread: cancels. Woken when a customer comes that is not listened to yet; rests a second
+    between two changes of the subscription.
     """
 
     def __init__(self, db: Database, pool: Pool,
                  on_events: Callable[[str, list[Event]], None]) -> None:
         super().__init__("cancels")
         self._db, self._pool, self._on_events = db, pool, on_events
-        self._authors: list[str] = []
+        self._authors: frozenset[str] = frozenset()     # replaced as a whole by this thread
+
+    def heard_of(self, customers: Iterable[str]) -> None:
+        """Customers with new jobs. Any thread."""
+        if not self._authors.issuperset(customers):
+            self.wake()
 
     def step(self, now: int) -> None:
-        rows = jobs.in_stage(self._db, *OPEN, limit=MAX_CANCEL_AUTHORS)
-        authors = sorted({row.customer_pubkey for row in rows})
-        if authors and not set(authors) <= set(self._authors):
+        authors = frozenset(jobs.customers(self._db, OPEN, MAX_CANCEL_AUTHORS))
+        if authors and not authors <= self._authors:
             self._pool.subscribe(Subscription(
-                CANCELS, [{"kinds": [5], "authors": authors, "since": now - 60}],
+                CANCELS, [{"kinds": [5], "authors": sorted(authors), "since": now - 60}],
                 self._on_events))
             self._authors = authors
         elif not authors and self._authors:
             self._pool.unsubscribe(CANCELS)
-            self._authors = []
-        self.wait(None)
+            self._authors = frozenset()
+        self.wait(CANCEL_LINGER_SECS if self._authors else None)
         self._pause(CANCEL_REFRESH_SECS)        # gather further customers before asking again

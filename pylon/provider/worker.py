@@ -36,17 +36,24 @@ BACKOFF_SECS = (1, 5, 20)           # before the 2nd, 3rd, 4th attempt
 
 
 class Doorbell:
-    """Wakes the workers; they share one, and each ring wakes them all."""
+    """Wakes workers for work that was stored: one idle worker for each job, and no busy one, which
+    looks again by itself before it rests."""
 
     def __init__(self) -> None:
-        self._workers: list[Role] = []
+        self._workers: list[Worker] = []
 
-    def add(self, worker: Role) -> None:
+    def add(self, worker: Worker) -> None:
         self._workers.append(worker)
 
-    def ring(self) -> None:
+    def ring(self, jobs: int = 1) -> None:
+        """After the commit of this many claimable jobs. Any thread."""
         for worker in self._workers:
-            worker.wake()
+            if jobs <= 0:
+                return
+            if worker.idle:
+                worker.idle = False         # woken: the next ring is for another one
+                worker.wake()
+                jobs -= 1
 
 
 class Worker(Role):
@@ -54,7 +61,7 @@ class Worker(Role):
 
     def __init__(self, name: str, db: Database, keys: Keys, config: Any, registry: Any,
                  lease: str, publish: Callable[[Event, list[str]], None],
-                 on_done: Callable[[], None], room: Callable[[Job], int]) -> None:
+                 on_done: Callable[[JobRow], None], room: Callable[[Job], int]) -> None:
         super().__init__(name)
         self._db, self._keys, self._config, self._registry = db, keys, config, registry
         self._lease = lease                     # this boot: jobs RUNNING under another are lost
@@ -63,6 +70,7 @@ class Worker(Role):
         self._room = room                       # bytes of answer that a job's result can hold
         self._cancel = threading.Event()        # aborts the completion that runs now
         self.job_id: str | None = None          # what it works on, written by its own thread
+        self.idle = False                       # looks for work or waits for it
 
     def configure(self, config: Any) -> None:
         """Settings from now on; one assignment, so any thread may call."""
@@ -70,11 +78,13 @@ class Worker(Role):
 
     def step(self, now: int) -> None:
         self._cancel.clear()
+        self.idle = True                        # before the look: what is stored later rings
         job = jobs.claim(self._db, self._lease, int(time.time()))
         if job is None:
             ready_at = jobs.next_ready_at(self._db)
             self.wait(None if ready_at is None else max(0.1, ready_at - time.time()))
             return
+        self.idle = False
         self.job_id = job.id
         try:
             self._serve(job)
@@ -158,7 +168,7 @@ class Worker(Role):
             outbox.add(tx, event, outbox.RESULT, job.id, job.answer_relays, now,
                        now + answer.RESULT_KEEP_SECS)
         hit("K13")
-        self._on_done()
+        self._on_done(job)
         if "success" in self._config.provider.feedback:
             self._publish(answer.progress(self._keys, request, job.encryption, "success", "", "",
                                           now), job.answer_relays)
@@ -185,7 +195,7 @@ class Worker(Role):
 
     def _give_up(self, job: JobRow, request: Event, code: str, reason: str) -> None:
         give_up(self._db, self._keys, job, request, code, reason, int(time.time()))
-        self._on_done()
+        self._on_done(job)
 
 
 class Progress:

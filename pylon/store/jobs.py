@@ -113,6 +113,20 @@ def begin_settling(db: Database, now: int) -> list[JobRow]:
     return in_stage(db, J.SETTLING, J.CANCELLING)
 
 
+def anything_held(db: Database) -> bool:
+    """Whether a delivered job's held payment waits to be taken."""
+    return db.one("SELECT 1 FROM jobs WHERE payment = 'hold' AND stage = 'delivered' "
+                  "LIMIT 1") is not None
+
+
+def customers(db: Database, stages: Sequence[JobStage], limit: int) -> list[str]:
+    """Who has jobs in these stages."""
+    marks = ",".join("?" * len(stages))
+    return [row["customer_pubkey"] for row in db.query(
+        f"SELECT DISTINCT customer_pubkey FROM jobs WHERE stage IN ({marks}) LIMIT ?",
+        (*(s.value for s in stages), limit))]
+
+
 def count(db: Database, stages: Sequence[JobStage], customer: str | None = None) -> int:
     marks = ",".join("?" * len(stages))
     sql = f"SELECT count(*) AS n FROM jobs WHERE stage IN ({marks})"
@@ -140,20 +154,20 @@ def refuse(tx: sqlite3.Connection, job_id: str, code: str, reason: str, now: int
     journal.add(tx, "JobRefused", job_id, {"code": code, "reason": reason}, now)
 
 
+_NEXT = ("(SELECT id FROM jobs WHERE stage = ? AND ready_at <= ? ORDER BY created_at LIMIT 1)")
+_CLAIM = ("UPDATE jobs SET stage = 'running', lease = ?, attempts = attempts + 1, updated_at = ?, "
+          f"started_at = ? WHERE id = coalesce({', '.join([_NEXT] * len(CLAIMABLE))}) RETURNING *")
+
+
 def claim(db: Database, lease: str, now: int) -> JobRow | None:
     """Take the next job that may run, money first; None when there is none.
 
     One UPDATE..RETURNING, so that no two workers get the same job. Not durable: after a power
     cut the job simply stands unclaimed again.
     """
-    marks = ",".join("?" * len(CLAIMABLE))
+    wanted = [part for stage in CLAIMABLE for part in (stage.value, now)]
     with db.transaction(durable=False) as tx:
-        row = tx.execute(
-            f"UPDATE jobs SET stage = 'running', lease = ?, attempts = attempts + 1, "
-            f"updated_at = ?, started_at = ? WHERE id = (SELECT id FROM jobs WHERE stage IN "
-            f"({marks}) AND ready_at <= ? ORDER BY stage = 'free', created_at LIMIT 1) "
-            "RETURNING *",
-            (lease, now, now, *(s.value for s in CLAIMABLE), now)).fetchone()
+        row = tx.execute(_CLAIM, (lease, now, now, *wanted)).fetchone()
         if row is None:
             return None
         journal.add(tx, "JobStarted", row["id"], {"model": row["model"],
@@ -213,9 +227,12 @@ def free_since(db: Database, customer: str, since: int) -> int:
     return row["n"] if row else 0
 
 
-def queued(db: Database) -> int:
-    """How many jobs wait for a worker."""
-    return count(db, CLAIMABLE)
+def queued(db: Database, most: int = 1_000_000) -> int:
+    """How many jobs wait for a worker; does not count beyond `most`."""
+    marks = ",".join("?" * len(CLAIMABLE))
+    row = db.one(f"SELECT count(*) AS n FROM (SELECT 1 FROM jobs WHERE stage IN ({marks}) "
+                 "LIMIT ?)", (*(s.value for s in CLAIMABLE), most))
+    return row["n"] if row else 0
 
 
 def latest(db: Database, limit: int) -> list[sqlite3.Row]:

@@ -78,7 +78,7 @@ class Bench:
         self.admission = Admission(self.db, self.config, self.registry, lambda: self.open_wallet,
                                    lambda: 61440)
         self.intake = Intake(self.db, self.keys, self.config, self.admission,
-                             lambda urls: list(urls), lambda: self.rings.append("stored"),
+                             lambda urls: list(urls), lambda rows: self.rings.append("stored"),
                              lambda job_id: self.rings.append("cancel " + job_id))
         self.till = self.quiet(Till(self.db, self.keys, self.config, lambda: self.open_wallet,
                                     lambda: self.rings.append("quoted")))
@@ -90,7 +90,7 @@ class Bench:
     def new_worker(self, lease: str) -> Worker:
         return self.quiet(Worker("worker-1", self.db, self.keys, self.config, self.registry, lease,
                                  lambda event, relays: self.sent.append(event),
-                                 lambda: self.rings.append("done"), self.admission.output_room))
+                                 lambda job: self.rings.append("done"), self.admission.output_room))
 
     @staticmethod
     def quiet(role):
