@@ -19,6 +19,8 @@ COMMANDS = (
     ("earnings", "what the node has earned"),
     ("job", "order work from the market, and fetch what came back"),
     ("providers", "who sells what, and what we know of them"),
+    ("infer", "one prompt for a local backend"),
+    ("compute", "what could think for this node, here and in the market"),
     ("explain", "why a job, order, payment or tick went as it did"),
     ("whoami", "who this node is: npub, key and home"),
 )
