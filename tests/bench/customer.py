@@ -36,6 +36,7 @@ class Wire:
         return json.loads(text)
 
     def _hurry(self) -> None:
+        assert self._socket.sock is not None
         self._socket.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def close(self) -> None:

@@ -32,7 +32,8 @@ def install() -> Path:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, target)
-        pip = [place / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        pip = (str(place / "bin/python"), "-m", "pip", "install", "-q",
+               "--disable-pip-version-check")
         # The launcher that Debian 12's pip writes imports re, which the package's does not.
         venvs.run(*pip, "pip>=24")
         venvs.run(*pip, directory)
