@@ -193,14 +193,23 @@ class Nwc:
             raise WalletMismatch("the wallet answered with another payment")
         if record.get("type") in (None, direction):
             return record
-        # The wallet paid an invoice of its own, or says "incoming" of everything.
-        if "list_transactions" not in self._methods:
-            raise WalletMismatch(f"the wallet calls {payment_hash[:8]} "
-                                 f"{peer_text(str(record.get('type')))}, not {direction}")
+        return self._other_side(payment_hash, direction, record)
+
+    def _other_side(self, payment_hash: str, direction: str,
+                    record: dict[str, Any]) -> dict[str, Any] | None:
+        """The wallet has paid an invoice of its own, or says "incoming" of everything.
+
+        Of a payment the latter must never become "there is none".
+        """
+        self._need("list_transactions")
         made_at = _moment(record, "created_at") or 0
-        return next((other for other in self._transactions(made_at - 60)
-                     if other.get("payment_hash") == payment_hash
-                     and other.get("type") == direction), None)
+        for other in self._transactions(made_at - 60):
+            if other.get("payment_hash") == payment_hash and other.get("type") == direction:
+                return other
+        if direction == "incoming":
+            return None
+        raise WalletMismatch(f"the wallet calls the payment {payment_hash[:8]} "
+                             f"{peer_text(str(record.get('type')))}")
 
     def _transactions(self, since: int) -> list[dict[str, Any]]:
         found: dict[tuple[object, object], dict[str, Any]] = {}

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 PoolFactory = Callable[[Callable[[], Sequence[Keys]]], Pool]
 
 CALL_SECS = 20.0
+RESEND_SECS = 5.0                   # relays do not keep calls, and the wallet's link may be down
 KINDS = frozenset((nip47.INFO, nip47.RESPONSE, nip47.NOTIFICATION_NIP04,
                    nip47.NOTIFICATION_NIP44))
 _DENIED = (nip47.RESTRICTED, nip47.UNAUTHORIZED)
@@ -77,10 +78,10 @@ class Line:
 
     # ---- out ------------------------------------------------------------------------------------
 
-    def info(self, secs: float = CALL_SECS) -> nip47.Info:
+    def info(self) -> nip47.Info:
         """What the wallet can; waits for it. Raises WalletUnreachable."""
         with self._changed:
-            self._changed.wait_for(lambda: self._info is not None or not self._is_open, secs)
+            self._changed.wait_for(lambda: self._info is not None or not self._is_open, CALL_SECS)
             if self._info is None:
                 raise WalletUnreachable("the wallet has not said what it can: "
                                         + ("its relays have no info event of it"
@@ -111,14 +112,19 @@ class Line:
         return _result(response, method)
 
     def _wait(self, waiting: _Waiting, until: float) -> nip47.Response:
-        event_json = waiting.event.to_json()
+        """Offer the same event again and again: the wallet acts on it once."""
+        event_json, sent_to, resend_at = waiting.event.to_json(), set[str](), 0.0
         while True:
-            fresh = [url for url in self._pool.connected() if url not in waiting.offered]
-            taken = self._pool.publish(waiting.event.id, event_json, fresh, self._relay_said)
+            now = time.monotonic()
+            if now >= resend_at:
+                sent_to, resend_at = set(), now + RESEND_SECS
+            fresh = [url for url in self._pool.connected() if url not in sent_to]
+            sent_to.update(self._pool.publish(waiting.event.id, event_json, fresh,
+                                              self._relay_said))
             with self._changed:
-                waiting.offered.update(taken)
+                waiting.offered |= sent_to
                 if waiting.response is None:
-                    self._changed.wait(max(0.0, until - time.monotonic()))
+                    self._changed.wait(max(0.0, min(until, resend_at) - time.monotonic()))
                 if waiting.response is not None:
                     return waiting.response
                 self._check(waiting, until)

@@ -1,7 +1,7 @@
 """A stand-in for phoenixd that follows its API document and its source (version 0.9), on regtest.
 
 `liquidity_fee_msats` is taken out of what arrives; `without_lookup` is an older phoenixd that has
-no such call; `slow_secs` delays the answer of payinvoice after paying.
+no such call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ class Phoenixd(WalletServer):
         self.external_ids: dict[str, str] = {}
         self.liquidity_fee_msats = 0
         self.without_lookup = False
-        self.slow_secs = 0.0
         self.chain = "regtest"
         super().__init__(ledger)
 
@@ -83,7 +82,6 @@ class Phoenixd(WalletServer):
         amount = invoice.amount_msats or 0
         self.ledger.fee_msats = 4000 + amount * 4 // 1000
         outcome = self.ledger.pay(values["invoice"], amount, self.ledger.fee_msats)
-        time.sleep(self.slow_secs)
         if outcome.state != "paid":
             return 200, {"paymentHash": invoice.payment_hash, "reason": outcome.reason}
         return 200, {"recipientAmountSat": amount // 1000, "paymentId": "0-0-0",

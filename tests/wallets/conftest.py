@@ -9,13 +9,18 @@ from dataclasses import dataclass
 
 import pytest
 
+from pylon.nostr import nip47
 from pylon.wallets.ledger import Ledger
 from pylon.wallets.lnbits import Lnbits
+from pylon.wallets.nwc import Nwc
 from pylon.wallets.phoenixd import Phoenixd
 from pylon.wallets.wallet import Wallet
 from tests.fakes import lnbits as fake_lnbits
 from tests.fakes import phoenixd as fake_phoenixd
+from tests.fakes.nwc_service import NwcService, make_pool
+from tests.parts.relays import LocalRelay
 from tests.waiting import wait_for
+from tests.wallets.paying import Purse
 
 
 class Clock:
@@ -59,13 +64,13 @@ def ledgers(openagents, clock):
         ledger.close()
 
 
-def ledger_rig(ledgers, clock, stack) -> Rig:
+def ledger_rig(ledgers, clock, stack, relay=None) -> Rig:
     def turn(secs):
         clock.now += secs
     return Rig(ledgers("b"), ledgers("a"), "regtest", turn)
 
 
-def phoenixd_rig(ledgers, clock, stack) -> Rig:
+def phoenixd_rig(ledgers, clock, stack, relay) -> Rig:
     rig = ledger_rig(ledgers, clock, stack)
     for side in ("payee", "payer"):
         server = stack.enter_context(closing(fake_phoenixd.Phoenixd(getattr(rig, side))))
@@ -74,7 +79,7 @@ def phoenixd_rig(ledgers, clock, stack) -> Rig:
     return rig
 
 
-def lnbits_rig(ledgers, clock, stack) -> Rig:
+def lnbits_rig(ledgers, clock, stack, relay) -> Rig:
     rig = ledger_rig(ledgers, clock, stack)
     keys = f"{fake_lnbits.ADMIN_KEY} {fake_lnbits.INVOICE_KEY}"
     for side in ("payee", "payer"):
@@ -83,7 +88,26 @@ def lnbits_rig(ledgers, clock, stack) -> Rig:
     return rig
 
 
-RIGS = {"ledger": ledger_rig, "phoenixd": phoenixd_rig, "lnbits": lnbits_rig}
+def nwc_rig(ledgers, clock, stack, relay) -> Rig:
+    rig = ledger_rig(ledgers, clock, stack)
+    for side in ("payee", "payer"):
+        service = stack.enter_context(closing(NwcService(getattr(rig, side), [relay.url])))
+        setattr(rig, side, stack.enter_context(closing(connect(service))))
+    return rig
+
+
+def connect(service: NwcService, network: str = "regtest") -> Nwc:
+    """The wallet as it is opened: with the service's own words known."""
+    wallet = Nwc(nip47.parse_uri(service.uri), network, make_pool)
+    try:
+        assert wallet.ask_network() == service.network
+    except BaseException:
+        wallet.close()
+        raise
+    return wallet
+
+
+RIGS = {"ledger": ledger_rig, "phoenixd": phoenixd_rig, "lnbits": lnbits_rig, "nwc": nwc_rig}
 
 
 def wait(secs: float) -> None:
@@ -92,8 +116,23 @@ def wait(secs: float) -> None:
     wait_for(lambda: time.time() >= until, secs + 5)
 
 
+@pytest.fixture(scope="session")
+def relay() -> Iterator[LocalRelay]:
+    with LocalRelay() as relay:
+        yield relay
+
+
 @pytest.fixture(params=RIGS)
-def rig(request, ledgers, clock) -> Iterator[Rig]:
+def rig(request, ledgers, clock, relay) -> Iterator[Rig]:
     with ExitStack() as stack:
         ledgers("a").fund(10_000_000)
-        yield RIGS[request.param](ledgers, clock, stack)
+        yield RIGS[request.param](ledgers, clock, stack, relay)
+
+
+@pytest.fixture
+def purse(home):
+    """An agent with 1,000 sats and a scripted wallet that covers them."""
+    made = Purse(home)
+    made.fund()
+    yield made
+    made.close()
