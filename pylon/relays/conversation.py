@@ -47,7 +47,7 @@ class Conversation:
         self._rounds = 0                        # authentication rounds that were acted upon
         self._strikes = Bucket(STRIKES_PER_SEC, MAX_STRIKES, mono)
         self._batch: dict[Track, dict[str, Event]] = {}
-        self._new_id = ""                       # the id that was last found to be new
+        self._new_id = ""                       # of the present frame, where it was found to be new
 
     # -- connections -------------------------------------------------------------------------------
 
@@ -130,6 +130,7 @@ class Conversation:
         Looks at the raw text, because most frames of a second relay are copies. A forged copy of
         a known id is dropped with them; an id that is only claimed is never known.
         """
+        self._new_id = ""
         if not text.startswith(_EVENT_START):
             return False
         start = len(_EVENT_START)

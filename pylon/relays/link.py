@@ -58,6 +58,7 @@ class Link:
         self.pong_at: float | None = None       # monotonic
         self._socket: Any = websocket.WebSocket(enable_multithread=False,
                                                 skip_utf8_validation=True)
+        self._socket.sock = stream
         self._parts = bytearray()               # of a message that comes in several frames
         self._parts_opcode = 0                  # 0: none is under way
         self._parts_count = 0
