@@ -250,11 +250,14 @@ def _relays(patient: Patient) -> Iterator[Finding]:
                       f"set relays in {patient.home.config}")
         return
     answered: dict[str, str] = {}
+
+    def note(url: str, what: str) -> None:
+        answered.setdefault(url, what)
     pool = Pool(config, lambda: [patient.keys] if patient.keys else [])
     pool.subscribe(Subscription(
         "doctor", [{"kinds": list(config.provider.kinds), "limit": 1}], lambda url, events: None,
-        on_eose=lambda url: answered.setdefault(url, "answers"),
-        on_closed=lambda url, message: answered.setdefault(url, f"refuses: {message}")))
+        on_eose=lambda url: note(url, "answers"),
+        on_closed=lambda url, message: note(url, f"refuses: {message}")))
     try:
         pool.start(config.relays)
         _await_relays(pool, answered, config.relay.connect_secs + RELAY_MARGIN_SECS)
