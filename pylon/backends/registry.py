@@ -85,6 +85,13 @@ class Registry:
             name = self._resolve(model)
             return min(self._with(name), key=Place.order).backend, name
 
+    def default(self) -> str | None:
+        """The id of the backend of a prompt that names no model; None where there is none."""
+        try:
+            return self.choose(None)[0].id
+        except Refused:
+            return None
+
     def context_tokens(self, model: str) -> int:
         """The largest context that a prompt for this model can get; 0 where nobody has it now."""
         with self._lock:

@@ -156,7 +156,9 @@ class Node(Daemon):
         self.registry.refresh()
         self.prober = Prober(self.registry, self._backends_changed)
         self._start_roles("backends", self.prober)
+        self.on_reload(self.registry.reload)
         self.facts["backend_states"] = self.registry.states
+        self.facts["default_backend"] = self.registry.default
 
     def _start_paying(self) -> None:
         """Before anybody pays: end what a crash left open, by the wallet's own record."""

@@ -62,7 +62,7 @@ def test_the_first_of_the_preference_that_has_the_model(registry, servers):
     one, two, three = servers(3)
     one.models, two.models, three.models = ["other"], [MODEL, "other"], [MODEL]
     found = registry({"one": one, "two": two, "three": three})
-    assert found.choose(MODEL)[0].id == "two"
+    assert found.choose(MODEL)[0].id == "two" == found.default()
     assert found.choose("other")[0].id == "one"
     assert [m.name for m in found.models()] == ["other", MODEL]
 
@@ -133,6 +133,7 @@ def test_no_backend_is_told_from_no_model(registry, servers):
     down = f"http://127.0.0.1:{free_port()}"
     assert refused(registry({"one": down}).choose, MODEL) == "no-backend"
     assert refused(registry({"one": down}).choose, None) == "no-backend"
+    assert registry({"one": down}).default() is None
     found = registry({"one": one, "down": down})
     assert refused(found.choose, "other") == "model-unknown"
     two = registry({"one": one})
