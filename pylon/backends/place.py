@@ -35,6 +35,7 @@ class Place:
         self.error = "not asked yet"
         self.look_at = 0.0                      # monotonic
         self.in_flight = 0
+        self.warned = False                     # the owner knows that strangers can reach it
         self.told: tuple[bool, tuple[str, ...]] = (False, ())   # what `changes` said last
         self._work = 0.0                        # prompts taken, over the weight
         self._looks = 0                         # in vain, in a row

@@ -15,6 +15,7 @@ from typing import Any
 from pylon.backends import found, tokens
 from pylon.backends.backend import TOO_LONG, Backend
 from pylon.backends.completion import Completion, Model, OnText, Prompt
+from pylon.backends.exposure import is_exposed
 from pylon.backends.ollama import plain
 from pylon.backends.place import Change, Place
 from pylon.errors import BackendCancelled, BackendError, BackendUnavailable, Refused
@@ -222,6 +223,10 @@ class Registry:
             if not place.available:
                 place.catch_up([peer for peer in self._places if peer.rank == place.rank])
             place.is_there(models)
+        if place.backend.type == "ollama" and not place.warned and is_exposed(place.backend.url):
+            place.warned = True
+            log.warning("backend %s: Ollama listens beyond this machine, and asks nobody for a "
+                        "key; set OLLAMA_HOST=127.0.0.1 for it", place.backend.id)
 
     # -- under the lock --
 
