@@ -12,16 +12,15 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pylon.errors import ConfigError
 from pylon.home import SYSTEM_CONFIG, SYSTEM_OPENAGENTS, Home
 from pylon.options import BACKEND_TYPES, IGNORED, OPTIONS, SECTION_TEXTS, Option
 
 __all__ = ["OPTIONS", "Option", "Config", "Section", "Problem", "load", "read", "from_values",
-           "render"]
+           "render", "identity_path"]
 
 MAX_FILE_BYTES = 1_000_000          # a config of 10 MB is a mistake, not a configuration
 
@@ -75,8 +74,7 @@ class Config(Section):
         object.__setattr__(self, "files", files)
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     file: str
     line: int                       # 0 where no line can be named
     text: str
@@ -113,6 +111,13 @@ def from_values(values: dict[str, Any]) -> Config:
     if reading.problems:
         raise ConfigError(reading.problems[0].text)
     return reading.config()
+
+
+def identity_path(home: Home, config: Config) -> Path:
+    """The identity's file: in `data_dir` where that is set, else in the home."""
+    if config.data_dir:
+        return Path(os.path.expanduser(config.data_dir)).absolute() / home.identity.name
+    return home.identity
 
 
 def render(config: Config | None = None) -> str:
@@ -187,17 +192,17 @@ def _files(home: Home, file: str | os.PathLike[str] | None) -> Iterator[tuple[Pa
         yield home.config, False
 
 
-@dataclass
 class _Reading:
     """One reading of one or two files: what they set, and what is wrong with them."""
 
-    values: dict[str, Any] = field(default_factory=lambda: _defaults(_SCHEMA))
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
-    file: str = ""
-    lines: dict[tuple[str, ...], int] = field(default_factory=dict)
-    text: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = _defaults(_SCHEMA)
+        self.problems: list[Problem] = []
+        self.notes: list[str] = []
+        self.files: list[Path] = []
+        self.file = ""                                  # the one that is read now
+        self.lines: dict[tuple[str, ...], int] = {}     # where its keys stand
+        self.text: list[str] = []                       # its lines
 
     def config(self) -> Config:
         return Config(_sections(self.values, _SCHEMA), self.notes, self.files)

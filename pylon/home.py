@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from pylon.errors import ConfigError, HomeError
@@ -90,7 +89,8 @@ def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
 
     Raises FileExistsError (replace=False), OSError.
     """
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")   # mkstemp is 0600
+    name = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)

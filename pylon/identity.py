@@ -17,10 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pylon.config import Config
 from pylon.crypto import ciphers
 from pylon.errors import IdentityError, PylonError
-from pylon.home import Home, write_private
+from pylon.home import write_private
 from pylon.nostr import nip06, nip19
 from pylon.nostr.keys import Keys
 
@@ -38,13 +37,6 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"Identity({self.keys.npub})"
-
-
-def path_of(home: Home, config: Config) -> Path:
-    """The identity's file: in `data_dir` where that is set, else in the home."""
-    if config.data_dir:
-        return Path(os.path.expanduser(config.data_dir)).absolute() / home.identity.name
-    return home.identity
 
 
 def parse(text: str) -> Identity:

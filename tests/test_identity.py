@@ -147,8 +147,8 @@ def test_a_pipe_in_its_place_does_not_hang(home):
 
 def test_data_dir_moves_the_identity(home, tmp_path):
     elsewhere = config.from_values({"data_dir": str(tmp_path)})
-    assert identity.path_of(home, elsewhere) == tmp_path / "identity.mnemonic"
-    assert identity.path_of(home, config.from_values({})) == home.identity
+    assert config.identity_path(home, elsewhere) == tmp_path / "identity.mnemonic"
+    assert config.identity_path(home, config.from_values({})) == home.identity
 
 
 def test_no_secret_in_its_repr():

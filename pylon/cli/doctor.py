@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+from typing import TYPE_CHECKING
 
 from pylon import config as configuration
-from pylon.cli import probes, terminal
+from pylon.cli import terminal
 from pylon.config import Config
 from pylon.errors import EXIT_FAILED, EXIT_OK
 from pylon.home import Home
 from pylon.units import format_sats
+
+if TYPE_CHECKING:
+    from pylon.cli import probes
 
 _MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "bad": ("BAD", "red")}
 
@@ -23,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from pylon.cli import probes            # late: --help needs none of what is probed
     logging.getLogger("pylon").setLevel(logging.CRITICAL)    # findings tell all, and only once
     config, problems = configuration.read(args.home, args.config)
     patient = probes.examine(args.home, config, problems)
@@ -49,8 +54,9 @@ def _survive(probe: object, patient: probes.Patient) -> list[probes.Finding]:
         return list(probe(patient))                 # type: ignore[operator]
     except Exception as err:
         name = getattr(probe, "__name__", "probe").strip("_")
-        return [probes.Finding(name, "bad", f"the probe failed: {type(err).__name__}: {err}",
-                               "please report this")]
+        from pylon.cli.probes import Finding        # late: as above
+        return [Finding(name, "bad", f"the probe failed: {type(err).__name__}: {err}",
+                        "please report this")]
 
 
 def _show(finding: probes.Finding) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pylon import identity
+from pylon import config as configuration
 from pylon.cli import terminal
 from pylon.config import Config
 from pylon.errors import IdentityError
 from pylon.home import Home
+
+if TYPE_CHECKING:
+    from pylon.identity import Identity
 
 CREDENTIAL = "passphrase"           # its name for systemd's LoadCredential=
 
@@ -20,10 +24,11 @@ def add_passphrase_option(parser: argparse.ArgumentParser) -> None:
                         help="read the identity's passphrase from the first line of FILE")
 
 
-def open_identity(home: Home, config: Config, passphrase_file: str | None) -> identity.Identity:
+def open_identity(home: Home, config: Config, passphrase_file: str | None) -> Identity:
     """The identity; a passphrase comes from FILE, a systemd credential, or the terminal, in
     this order, and never from an argument or the environment. Raises IdentityError."""
-    place = identity.path_of(home, config)
+    from pylon import identity              # late: brings the curve along
+    place = configuration.identity_path(home, config)
     return identity.load(place, lambda: read_passphrase(passphrase_file)
                          or terminal.ask_passphrase(f"Passphrase of {place}: "))
 

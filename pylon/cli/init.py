@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     detach.fill_standard_fds()
     home: Home = args.home
     config = _config_before(home)
-    place = identity.path_of(home, config)
+    place = configuration.identity_path(home, config)
     if place.exists() and not args.force:
         return _tell_existing(home, identity.npub_of(place), args.json)
     fresh = _import() if args.import_ else identity.parse(nip06.generate_words())

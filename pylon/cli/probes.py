@@ -24,6 +24,7 @@ from pylon import identity
 from pylon.backends import found
 from pylon.backends.backend import Backend
 from pylon.backends.completion import Prompt
+from pylon.backends.exposure import is_exposed
 from pylon.cli import counter
 from pylon.cli.config import explain_old_places
 from pylon.config import Config
@@ -84,7 +85,7 @@ def probes() -> list[Callable[[Patient], Iterator[Finding]]]:
 
 def examine(home: Home, config: Config, problems: list[configuration.Problem]) -> Patient:
     try:
-        keys = identity.load(identity.path_of(home, config)).keys
+        keys = identity.load(configuration.identity_path(home, config)).keys
     except PylonError:
         keys = None
     return Patient(home, config, problems, keys)
@@ -93,7 +94,7 @@ def examine(home: Home, config: Config, problems: list[configuration.Problem]) -
 # ---- what is on this machine --------------------------------------------------------------------
 
 def _identity(patient: Patient) -> Iterator[Finding]:
-    place = identity.path_of(patient.home, patient.config)
+    place = configuration.identity_path(patient.home, patient.config)
     try:
         npub = identity.npub_of(place)
     except PylonError as err:
@@ -303,7 +304,7 @@ def _backends(patient: Patient) -> Iterator[Finding]:
     _all_at_once([lambda backend=backend: findings.append(                  # type: ignore[misc]
         _backend(backend, patient.config.default_model)) for backend in backends])
     yield from sorted(findings, key=lambda finding: finding.level != "ok")
-    if not any(finding.level == "ok" for finding in findings):
+    if not any((finding.facts or {}).get("available") for finding in findings):
         yield Finding("backends", "bad", "no backend answers: nothing can be sold",
                       "start one, for example: sudo systemctl start ollama")
 
@@ -327,6 +328,10 @@ def _backend(backend: Backend, default_model: str) -> Finding:
         backend.close()
     facts["available"] = True
     facts["completion_secs"] = round(time.monotonic() - begun, 2)
+    if backend.type == "ollama" and is_exposed(backend.url):
+        return Finding("backend", "warn", f"{backend.id}: it works, but listens beyond this "
+                       "machine and asks nobody for a key",
+                       "set OLLAMA_HOST=127.0.0.1 for Ollama's service", facts)
     return Finding("backend", "ok", f"{backend.id}: {len(names)} models; {model} answered in "
                    f"{facts['completion_secs']:g} s", "", facts)
 

@@ -7,8 +7,8 @@ import argparse
 from pylon import config as configuration
 from pylon.cli import identity, start, stop
 from pylon.control import client
+from pylon.control.protocol import STOP_SECS
 from pylon.daemon import detach
-from pylon.daemon.daemon import STOP_SECS
 from pylon.daemon.process import harden
 from pylon.errors import ControlError, NotRunning
 from pylon.home import Home

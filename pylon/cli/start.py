@@ -11,7 +11,6 @@ from pylon.cli import identity, terminal
 from pylon.config import Config
 from pylon.control import client
 from pylon.daemon import detach, lockfile
-from pylon.daemon.node import Node
 from pylon.daemon.process import harden
 from pylon.errors import EXIT_FAILED, EXIT_OK, IdentityError, PylonError
 from pylon.home import Home
@@ -51,6 +50,7 @@ def start(home: Home, mode: str, config_file: str | None, passphrase_file: str |
     check_home(home)
     if lockfile.is_held(home) and _answers_soon(home):
         return _already_running(home)
+    from pylon.daemon.node import Node      # late: --help and `already running` need none of it
     config = configuration.load(home, config_file)
     node = identity.open_identity(home, config, passphrase_file)
     daemon = Node(home, config, node, mode, os.path.abspath(config_file) if config_file else "",

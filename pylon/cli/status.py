@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 
 from pylon import config as configuration
-from pylon import identity
 from pylon.cli import terminal
-from pylon.config import Config
 from pylon.control import client
 from pylon.daemon import lockfile, status
-from pylon.errors import EXIT_NOT_RUNNING, EXIT_OK, ControlError, IdentityError, NotRunning
+from pylon.errors import EXIT_NOT_RUNNING, EXIT_OK, ControlError, NotRunning
 from pylon.home import Home
 
 EXIT_UNKNOWN = 4                    # LSB: the state cannot be determined
@@ -37,21 +35,15 @@ def _down(home: Home, as_json: bool) -> int:
     config, problems = configuration.read(home)
     for problem in problems:
         terminal.tell(f"pylon: {problem}")
-    known = status.facts_when_down(str(home.root), _npub(home, config), list(config.relays),
-                                   list(config.backend_preference), None)
+    known = status.facts_when_down(
+        str(home.root), configuration.identity_path(home, config).exists(), list(config.relays),
+        list(config.backend_preference))
     _show(known, as_json)
     if lockfile.is_held(home):
         terminal.tell(f"pylon: {home.root} is in use by {lockfile.describe_holder(home)}, which "
                       "does not answer")
         return EXIT_UNKNOWN
     return EXIT_NOT_RUNNING
-
-
-def _npub(home: Home, config: Config) -> str:
-    try:
-        return identity.npub_of(identity.path_of(home, config))
-    except IdentityError:
-        return ""
 
 
 def _show(known: dict[str, object], as_json: bool) -> None:

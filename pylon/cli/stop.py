@@ -10,8 +10,8 @@ import time
 
 from pylon.cli import terminal
 from pylon.control import client
+from pylon.control.protocol import MAX_STOP_SECS, STOP_SECS
 from pylon.daemon import lockfile
-from pylon.daemon.daemon import MAX_STOP_SECS, STOP_SECS
 from pylon.errors import EXIT_FAILED, EXIT_OK, ControlError, NotRunning, UsageError
 from pylon.home import Home
 from pylon.units import parse_duration

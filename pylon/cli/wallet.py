@@ -151,7 +151,7 @@ def _whoami(args: argparse.Namespace) -> int:
     from pylon import config as configuration, identity     # late: only this action
     from pylon.nostr import nip19               # late: only this action
     config, _ = configuration.read(args.home)
-    npub = identity.npub_of(identity.path_of(args.home, config))
+    npub = identity.npub_of(configuration.identity_path(args.home, config))
     answer: dict[str, Any] = {"npub": npub, "pubkey": nip19.decode_pubkey(npub),
                               "wallet": config.wallet.backend, "network": config.network}
     try:

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     config, _ = configuration.read(args.home)
-    npub = identity.npub_of(identity.path_of(args.home, config))
+    npub = identity.npub_of(configuration.identity_path(args.home, config))
     pubkey = nip19.decode_pubkey(npub)
     if args.json:
         terminal.print_json({"npub": npub, "pubkey": pubkey, "home": str(args.home.root)})

@@ -15,6 +15,8 @@ from pylon.errors import ControlError, InvalidMessage
 MAX_LINE_BYTES = 65536              # of what a client may send
 MAX_REPLY_BYTES = 16_777_216        # of what a client takes
 MAX_NAME_CHARS = 64
+STOP_SECS = 30.0                    # the grace of a Shutdown that does not say, and of a SIGTERM
+MAX_STOP_SECS = 3600
 
 
 def parse_command(line: bytes) -> tuple[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from pylon import config as configuration
 from pylon import failpoints, log as logs
 from pylon.config import Config
 from pylon.control import client
+from pylon.control.protocol import MAX_STOP_SECS, STOP_SECS
 from pylon.control.server import Peer, Server
 from pylon.daemon import status
 from pylon.daemon.detach import Report
@@ -40,9 +41,7 @@ from pylon.store.database import Database
 
 log = logging.getLogger(__name__)
 
-STOP_SECS = 30.0                    # the grace of a SIGTERM; `pylon stop -t` brings its own
 FORCED_STOP_SECS = 3.0              # for what is left when the grace is over
-MAX_STOP_SECS = 3600
 SWITCH_INTERVAL_SECS = 0.0005       # a busy thread hands over sooner: the socket answers in time
 RELOAD_ANSWER_SECS = 10.0
 

@@ -11,7 +11,7 @@ import os
 import select
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pylon.errors import EXIT_FAILED
 
@@ -19,8 +19,7 @@ READY_TIMEOUT_SECS = 60.0
 _MAX_REPORT_BYTES = 65536
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a start: 0 and the daemon's pid, or an exit status and the reason."""
 
     status: int

@@ -42,16 +42,16 @@ def facts(daemon: Any) -> dict[str, Any]:
     return known
 
 
-def facts_when_down(home: str, npub: str, relays: list[str], backends: list[str],
-                    default_backend: str | None) -> dict[str, Any]:
-    """The same shape where no daemon runs."""
+def facts_when_down(home: str, has_identity: bool, relays: list[str],
+                    backends: list[str]) -> dict[str, Any]:
+    """The same shape where no daemon runs. Who the node is takes a curve to find out: whoami."""
     return {
         "daemon": {"running": False, "pid": None, "uptime_secs": None, "provider_active": None,
                    "host_active": None, "version": __version__, "mode": None, "stopping": False,
                    "started_at": None, "home": home, "config_file": ""},
         "stats": {"jobs_completed": 0, "earnings_msats": 0},
-        "identity": {"configured": bool(npub), "npub": npub or None},
-        "backends": backends, "default_backend": default_backend, "relays": relays,
+        "identity": {"configured": has_identity, "npub": None},
+        "backends": backends, "default_backend": None, "relays": relays,
     }
 
 
@@ -101,7 +101,7 @@ def _stats(stats: dict[str, Any] | None) -> list[str]:
 def _identity(identity: dict[str, Any]) -> list[str]:
     if not identity["configured"]:
         return ["Identity:  none (make one with: pylon init)"]
-    return [f"Identity:  {identity['npub']}"]
+    return [f"Identity:  {identity['npub'] or 'configured (pylon whoami tells who it is)'}"]
 
 
 def _backends(known: dict[str, Any]) -> list[str]:
