@@ -35,12 +35,13 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """One payment to make, and how the order hears of it: with the refusal, or None."""
+    """One payment to make, and how the order hears of it: `done(refusal, finished)`; the rest
+    is in the store. Not finished: a failure of ours came between."""
 
     order: OrderRow
     dealing: Dealing
     terms: Terms
-    done: Callable[[Refused | None], None]
+    done: Callable[[Refused | None, bool], None]
 
 
 class Buyer(Role):
@@ -56,15 +57,17 @@ class Buyer(Role):
         except IndexError:
             self.wait(None)
             return
-        refusal: Refused | None = None
         try:
             pay(self._payer, errand)
             hit("B6")
         except Refused as err:
             log.info("order %s: not paid: %s", short(errand.order.id), err)
-            refusal = err
-        finally:
-            errand.done(refusal)        # whatever happened, the store says how it stands
+            errand.done(err, True)
+        except BaseException:
+            errand.done(None, False)
+            raise
+        else:
+            errand.done(None, True)
 
 
 def pay(payer: Payer, errand: Errand) -> None:

@@ -34,7 +34,7 @@ class Live:
     due_at: float | None = None     # steady
     ends_at: float | None = None    # steady: an ended order that is still listened to
     paying: bool = False            # a buyer has it; its outcome is waited for
-    retry: bool = False             # accepted before a crash: what failed is tried once more
+    retry: bool = False             # a failure of ours came between: if it failed, once more
     asked_owner: bool = False
     heard: Counter[tuple[str, bool]] = field(default_factory=Counter)
     complaints: set[tuple[str, str]] = field(default_factory=set)

@@ -469,10 +469,10 @@ class Orders(Role):
         live.paying, live.retry = True, False
         live.tell("paying", provider=dealing.provider, amount_msats=dealing.amount_msats)
 
-        def done(refusal: Refused | None) -> None:
+        def done(refusal: Refused | None, finished: bool) -> None:
             try:
                 with self._turn:
-                    live.paying = False
+                    live.paying, live.retry = False, not finished
                     if refusal is not None:
                         self._not_paid(order.id, live, refusal)
             finally:
