@@ -77,7 +77,9 @@ class Home:
         if info.st_uid != os.geteuid():
             raise HomeError(f"{place} belongs to uid {info.st_uid}, not to you (uid "
                             f"{os.geteuid()}); run pylon as that user, or chown it")
-        loose = stat.S_IMODE(info.st_mode) & 0o077
+        # The system's node lets its group pass through to the socket, and no further.
+        passage = 0o010 if directory and self.root.parent == SYSTEM_OPENAGENTS else 0
+        loose = stat.S_IMODE(info.st_mode) & 0o077 & ~passage
         if loose:
             want = "0700" if directory else "0600"
             raise HomeError(f"{place} has mode {stat.S_IMODE(info.st_mode):04o}: others on this "

@@ -24,9 +24,10 @@ _LEVELS = {"off": logging.CRITICAL + 10, "error": logging.ERROR, "warn": logging
            "warning": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG,
            "trace": logging.DEBUG}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_SECRETS = (
+_WORDS = re.compile(r"(?:\b[a-z]{3,8} ){11,23}[a-z]{3,8}\b")
+_HINTS = ("nsec1", "secret", "preimage", "private", "pass", "token", "api", "bearer", "basic", "@")
+_SECRETS = (                        # looked for only where a hint stands: this is on every line
     (re.compile(r"nsec1[02-9ac-hj-np-z]{20,}", re.IGNORECASE), "nsec1[withheld]"),
-    (re.compile(r"(?:\b[a-z]{3,8} ){11,23}[a-z]{3,8}\b"), "[words withheld]"),
     (re.compile(r"(secret=)[0-9a-fA-F]{16,}"), r"\1[withheld]"),
     (re.compile(r"((?:preimage|private.key|secret|password|passphrase|token|api.key)"
                 r"[\"']?\s*[:=]\s*[\"']?)[^\s\"',}]{6,}", re.IGNORECASE), r"\1[withheld]"),
@@ -102,8 +103,12 @@ def clean(text: str) -> str:
     for secret in _concealed:
         if secret in text:
             text = text.replace(secret, "[withheld]")
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
+    if text.count(" ") > 10:
+        text = _WORDS.sub("[words withheld]", text)
+    lower = text.lower()
+    if any(hint in lower for hint in _HINTS):
+        for pattern, replacement in _SECRETS:
+            text = pattern.sub(replacement, text)
     return _CONTROL.sub(_escape, text)
 
 

@@ -5,6 +5,7 @@ import stat
 
 import pytest
 
+from pylon import home as home_module
 from pylon.errors import HomeError
 from pylon.home import Home, write_private
 
@@ -85,6 +86,21 @@ def test_a_failed_write_leaves_the_old_file_and_no_crumbs(tmp_path, monkeypatch)
 def test_h94_a_directory_that_others_reach_is_refused(home, name):
     os.chmod(getattr(home, name), 0o777)
     with pytest.raises(HomeError, match="chmod 0700"):
+        home.check()
+
+
+def test_the_systems_home_lets_its_group_pass_and_nobody_else(home, monkeypatch):
+    home.root.chmod(0o710)
+    with pytest.raises(HomeError):
+        home.check()
+    monkeypatch.setattr(home_module, "SYSTEM_OPENAGENTS", home.root.parent)
+    home.check()
+    home.root.chmod(0o711)
+    with pytest.raises(HomeError):
+        home.check()
+    home.root.chmod(0o710)
+    home.config.touch(0o610)
+    with pytest.raises(HomeError):
         home.check()
 
 

@@ -32,7 +32,7 @@ from pylon.control import client
 from pylon.crypto import secp
 from pylon.daemon import lockfile
 from pylon.errors import PylonError
-from pylon.home import Home
+from pylon.home import SYSTEM_OPENAGENTS, Home
 from pylon.nostr.keys import Keys
 from pylon.relays import nip11, tls
 from pylon.relays.bell import Patience
@@ -135,7 +135,9 @@ def _is_loose(place: Path) -> bool:
         info = place.lstat()
     except OSError:
         return False
-    return bool(stat.S_IMODE(info.st_mode) & 0o007) and not stat.S_ISLNK(info.st_mode)
+    for_group = 0 if place.is_relative_to(SYSTEM_OPENAGENTS) else 0o070
+    return bool(stat.S_IMODE(info.st_mode) & (0o007 | for_group)) and \
+        not stat.S_ISLNK(info.st_mode)
 
 
 def _configuration(patient: Patient) -> Iterator[Finding]:

@@ -32,10 +32,10 @@ def run(args: argparse.Namespace) -> int:
     mode, file = args.mode or mode, args.config or file
     start.check_home(args.home)
     config = configuration.load(args.home, file or None)    # a typo must not take the node down
-    identity.open_identity(args.home, config, args.passphrase_file)
+    node = identity.open_identity(args.home, config, args.passphrase_file)
     stopped = stop.stop(args.home, stop.parse_duration(args.timeout), force=False)
     return stopped or start.start(args.home, mode, file or None, args.passphrase_file,
-                                  foreground=False)
+                                  foreground=False, node=node)
 
 
 def _as_it_runs(home: Home) -> tuple[str, str]:

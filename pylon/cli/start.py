@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from typing import TYPE_CHECKING
 
 from pylon import config as configuration
 from pylon.cli import identity, terminal
@@ -14,6 +15,9 @@ from pylon.daemon import detach, lockfile
 from pylon.daemon.process import harden
 from pylon.errors import EXIT_FAILED, EXIT_OK, IdentityError, PylonError
 from pylon.home import Home
+
+if TYPE_CHECKING:
+    from pylon.identity import Identity
 
 OWN_HOME = True                     # never falls back to the system's node
 POLL_SECS = 0.1
@@ -45,14 +49,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def start(home: Home, mode: str, config_file: str | None, passphrase_file: str | None,
-          foreground: bool) -> int:
-    """Start a daemon unless one runs. Raises PylonError with the status and the reason."""
+          foreground: bool, node: Identity | None = None) -> int:
+    """Start a daemon unless one runs; NODE where the identity is open already. Raises
+    PylonError with the status and the reason."""
     check_home(home)
     if lockfile.is_held(home) and _answers_soon(home):
         return _already_running(home)
     from pylon.daemon.node import Node      # late: --help and `already running` need none of it
     config = configuration.load(home, config_file)
-    node = identity.open_identity(home, config, passphrase_file)
+    node = node or identity.open_identity(home, config, passphrase_file)
     daemon = Node(home, config, node, mode, os.path.abspath(config_file) if config_file else "",
                   foreground)
     if foreground:

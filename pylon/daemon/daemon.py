@@ -26,6 +26,7 @@ from pylon.config import Config
 from pylon.control import client
 from pylon.control.protocol import MAX_STOP_SECS, STOP_SECS
 from pylon.control.server import Peer, Server
+from pylon.crypto import secp
 from pylon.daemon import status
 from pylon.daemon.detach import Report
 from pylon.daemon.inbox import Deadline, Inbox
@@ -158,6 +159,8 @@ class Daemon:
                                  "was taken away; stop it with: pylon stop")
 
     def _open_log(self) -> None:
+        logs.conceal(self.identity.words or "")
+        logs.conceal(self.keys.nsec)
         logs.setup(self.config, self.home, self.foreground)
         faulthandler.enable(2)
 
@@ -169,6 +172,8 @@ class Daemon:
     def _open_store(self) -> None:
         self.db = Database(self.home.database, self.home.backups)
         self.add_part("store", lambda deadline: self.db.close())
+        self.facts["crypto"] = secp.backend_name
+        self.facts["store"] = lambda: {"trouble": self.db.trouble}
         self.facts["stats"] = lambda: {name: meta.total(self.db, name)
                                        for name in ("jobs_completed", "earnings_msats")}
 

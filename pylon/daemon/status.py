@@ -68,8 +68,9 @@ def first_pylon_form(known: dict[str, Any]) -> dict[str, Any]:
 def render(known: dict[str, Any]) -> str:
     """For a person. Lines of 'Name: value', details indented."""
     lines = [*_daemon(known["daemon"]), *_stats(known.get("stats")),
-             *_identity(known["identity"]), *_backends(known), *_relays(known),
-             *_extra(known)]
+             *_identity(known["identity"]), *_provider(known.get("provider")),
+             *_wallet(known.get("wallet")), *_backends(known), *_relays(known),
+             *_trouble(known), *_extra(known)]
     return "\n".join(lines) + "\n"
 
 
@@ -102,6 +103,34 @@ def _identity(identity: dict[str, Any]) -> list[str]:
     if not identity["configured"]:
         return ["Identity:  none (make one with: pylon init)"]
     return [f"Identity:  {identity['npub'] or 'configured (pylon whoami tells who it is)'}"]
+
+
+def _provider(provider: dict[str, Any] | None) -> list[str]:
+    if not provider:
+        return []
+    closed = provider.get("closed")
+    return [f"Provider:  {provider.get('running', 0)} running, {provider.get('queued', 0)} queued, "
+            f"{provider.get('quoted', 0)} quoted"
+            + (f"; takes no jobs: {closed}" if closed else "")]
+
+
+def _wallet(wallet: dict[str, Any] | None) -> list[str]:
+    if not wallet:
+        return []
+    if wallet.get("ok"):
+        return [f"Wallet:    {wallet['backend']} on {wallet.get('network')}"]
+    return [f"Wallet:    {wallet.get('backend')} is not to be had: {wallet.get('trouble')}"]
+
+
+def _trouble(known: dict[str, Any]) -> list[str]:
+    """What is not as it should be, and nobody would ask about."""
+    lines = []
+    store = known.get("store")
+    if store and store.get("trouble"):
+        lines.append(f"Store:     the disk refuses to write: {store['trouble']}")
+    if known.get("crypto") == "ecdsa":
+        lines.append("Crypto:    libsecp256k1 is missing, signatures are slow (see: pylon doctor)")
+    return lines
 
 
 def _backends(known: dict[str, Any]) -> list[str]:
