@@ -219,4 +219,5 @@ def describe(report: Report) -> Iterable[str]:
                f"{row.state}")
     for finding in report.findings:
         yield f"DIFFERENCE {finding.code} {finding.subject}: {finding.text}"
-    yield "clean" if report.clean else f"{len(report.findings)} differences"
+    count = len(report.findings)
+    yield "clean" if report.clean else f"{count} difference{'s' * (count > 1)}"
