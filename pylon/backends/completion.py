@@ -5,9 +5,8 @@ Pure. `Output` collects an answer, and is where it is cut or found to be no answ
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from pylon.errors import BackendError
 
@@ -16,8 +15,7 @@ MAX_TOKENS_COUNTED = 10_000_000     # a backend that reports more lies
 OnText = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What one completion may take; `[limits]` of the configuration."""
 
     first_token_secs: float = 120
@@ -26,8 +24,7 @@ class Limits:
     output_bytes: int = 65536
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(NamedTuple):
     """Messages {role, content} and how to answer; None leaves a choice to the model.
 
     `max_bytes` of answer may be fewer than the limits allow, never more.
@@ -40,13 +37,12 @@ class Prompt:
     top_k: int | None = None
     seed: int | None = None
     frequency_penalty: float | None = None
-    stop: list[str] = field(default_factory=list)
+    stop: Sequence[str] = ()
     json_schema: dict[str, Any] | None = None
     max_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """An answer, never empty. `finish_reason` is "stop", or "length" where it was cut."""
 
     text: str
@@ -57,8 +53,7 @@ class Completion:
     backend: str
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(NamedTuple):
     """A model of a backend; `context_tokens` is what a prompt and its answer share."""
 
     name: str

@@ -1,23 +1,23 @@
 """One HTTP server that a backend talks to: kept-alive connections, and calls over them.
 
-http.client, without proxies, redirects, cookies or anything else from the environment. Any thread
-may call; idle connections are shared.
+No proxies, redirects, cookies or anything else from the environment. Any thread may call; idle
+connections are shared.
 """
 
 from __future__ import annotations
 
 import functools
-import http.client
 import json
-import ssl
+import socket
 import threading
 import time
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from pylon.backends import http1
 from pylon.backends.stream import Stream
-from pylon.backends.wire import Link, Patience, why
-from pylon.errors import BackendError, BackendUnavailable
+from pylon.backends.wire import Patience, Wire, why
+from pylon.errors import BackendError, BackendUnavailable, ConfigError
 
 CONNECT_SECS = 5.0
 IDLE_CONNECTIONS = 4                # kept for reuse
@@ -33,11 +33,11 @@ class Endpoint:
         parts = urlsplit(url)
         self.name, self.url = name, url.rstrip("/")
         self._tls = parts.scheme == "https"
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if self._tls else 80)
-        self._prefix = parts.path.rstrip("/")
+        self._address = (parts.hostname or "", parts.port or (443 if self._tls else 80))
+        self._host = _ascii(parts.netloc)       # as the Host header wants it
+        self._prefix = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
         self._headers = dict(headers or {})
-        self._idle: list[Link] = []         # guarded by _lock
+        self._idle: list[Wire] = []         # guarded by _lock
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -63,8 +63,8 @@ class Endpoint:
         """Hang up what is idle."""
         with self._lock:
             idle, self._idle = self._idle, []
-        for link in idle:
-            link.wire.hang_up()
+        for wire in idle:
+            wire.hang_up()
 
     def _call(self, method: str, path: str, body: Any, timeout_secs: float) -> tuple[int, Any]:
         patience = Patience(timeout_secs, timeout_secs, timeout_secs)
@@ -82,71 +82,72 @@ class Endpoint:
                   cancel: threading.Event | None) -> Stream:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         started = time.monotonic()
+        call = http1.request(method, self._host, self._prefix + path, self._headers, data)
         kept = self._take_idle()
         if kept is not None:
-            kept.wire.begin(patience, started, max_bytes, cancel)
+            kept.begin(patience, started, max_bytes, cancel)
             try:
-                return self._ask(kept, method, path, data)
+                return self._ask(kept, call)
             except BackendUnavailable:
-                if kept.wire.touched:
+                if kept.touched:
                     raise
                 # It hung up while nobody looked. Ask again, once, over a new connection.
-        link = self._connect()
-        link.wire.begin(patience, started, max_bytes, cancel)
-        return self._ask(link, method, path, data)
+        wire = Wire(self._connect(), self.name)
+        wire.begin(patience, started, max_bytes, cancel)
+        return self._ask(wire, call)
 
-    def _ask(self, link: Link, method: str, path: str, data: bytes | None) -> Stream:
-        headers = self._headers
-        if data is not None:
-            headers = {**headers, "Content-Type": "application/json"}
+    def _ask(self, wire: Wire, call: bytes) -> Stream:
         try:
-            link.http.request(method, self._prefix + path, data, headers)
-            return Stream(self.name, link, link.http.getresponse(), self._release)
-        except BaseException as err:
-            self._release(link, False)
-            if isinstance(err, OSError):        # also http.client's RemoteDisconnected
-                raise BackendUnavailable(f"{self.name} hung up without an answer") from err
-            if isinstance(err, (http.client.HTTPException, ValueError)):
-                raise BackendError(f"{self.name} does not answer in HTTP") from err
+            wire.send(call)
+            return Stream(self.name, wire, http1.read_head(wire.reader, self.name), self._release)
+        except BaseException:
+            self._release(wire, False)
             raise
 
-    def _connect(self) -> Link:
-        half: http.client.HTTPConnection
-        if self._tls:
-            half = http.client.HTTPSConnection(self._host, self._port, timeout=CONNECT_SECS,
-                                               context=_tls_context())
-        else:
-            half = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECS)
+    def _connect(self) -> socket.socket:
+        sock: socket.socket | None = None
         try:
-            half.connect()
+            sock = socket.create_connection(self._address, CONNECT_SECS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls:
+                sock = _tls_context().wrap_socket(sock, server_hostname=self._address[0])
+            return sock
         except (OSError, ValueError) as err:    # ValueError: a host name that IDNA refuses
-            half.close()
+            if sock is not None:
+                sock.close()
             raise BackendUnavailable(f"{self.name} cannot be reached at {self.url}: "
                                      f"{why(err)}") from err
-        return Link(half, self.name)
 
-    def _take_idle(self) -> Link | None:
+    def _take_idle(self) -> Wire | None:
         while True:
             with self._lock:
                 if not self._idle:
                     return None
-                link = self._idle.pop()
-            if link.wire.is_quiet():
-                return link
-            link.wire.hang_up()
+                wire = self._idle.pop()
+            if wire.is_quiet():
+                return wire
+            wire.hang_up()
 
-    def _release(self, link: Link, keep: bool) -> None:
+    def _release(self, wire: Wire, keep: bool) -> None:
         with self._lock:
             if keep and len(self._idle) < IDLE_CONNECTIONS:
-                self._idle.append(link)
+                self._idle.append(wire)
                 return
-        link.http.close()
-        link.wire.hang_up()
+        wire.hang_up()
+
+
+def _ascii(host: str) -> str:
+    """A host with its port, in letters that a header can hold. Raises ConfigError."""
+    try:
+        return host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise ConfigError(f"{host!r} is not a host's name") from None
 
 
 @functools.cache
-def _tls_context() -> ssl.SSLContext:
+def _tls_context() -> Any:
     """One for all (it costs 0.9 MB); create_default_context would obey SSLKEYLOGFILE."""
+    import ssl                          # late: most backends are on this machine, without TLS
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
     return context

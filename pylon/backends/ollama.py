@@ -50,7 +50,7 @@ class Ollama(Backend):
             "num_ctx": self.context_of(model), "num_predict": prompt.max_tokens,
             "temperature": prompt.temperature, "top_p": prompt.top_p, "top_k": prompt.top_k,
             "seed": prompt.seed, "frequency_penalty": prompt.frequency_penalty,
-            "stop": prompt.stop or None}
+            "stop": list(prompt.stop) or None}
         body: dict[str, Any] = {
             "model": model, "messages": prompt.messages, "stream": True, "truncate": False,
             "shift": False, "options": {k: v for k, v in options.items() if v is not None}}

@@ -53,7 +53,7 @@ class OpenAI(Backend):
             "model": model, "messages": prompt.messages, "max_tokens": prompt.max_tokens,
             "stream": True, "stream_options": {"include_usage": True},
             "temperature": prompt.temperature, "top_p": prompt.top_p, "seed": prompt.seed,
-            "frequency_penalty": prompt.frequency_penalty, "stop": prompt.stop or None}
+            "frequency_penalty": prompt.frequency_penalty, "stop": list(prompt.stop) or None}
         if prompt.json_schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {
                 "name": "answer", "strict": True, "schema": prompt.json_schema}}

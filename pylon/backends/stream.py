@@ -1,17 +1,16 @@
 """The answer to one call: its status, and its body in lines as they come, or whole.
 
-Chunks are read here and not by http.client, whose way costs three times the parsing of the token
-inside. Used by the thread that made the call.
+Used by the thread that made the call.
 """
 
 from __future__ import annotations
 
-import http.client
 import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pylon.backends.wire import READ_BYTES, Link
+from pylon.backends.http1 import Head
+from pylon.backends.wire import READ_BYTES, Wire
 from pylon.errors import BackendError
 
 LINE_BYTES = 1 << 20                # of one token's line; also of one chunk
@@ -23,12 +22,10 @@ DRAIN_PIECES = 8
 class Stream:
     """One answer: its status, and its body as it comes. Leaving the `with` frees the connection."""
 
-    def __init__(self, name: str, link: Link, response: http.client.HTTPResponse,
-                 release: Callable[[Link, bool], None]) -> None:
-        self.wire = link.wire
-        self.status = response.status
-        self.content_type = (response.headers.get("Content-Type") or "").partition(";")[0].lower()
-        self._name, self._link, self._response, self._release = name, link, response, release
+    def __init__(self, name: str, wire: Wire, head: Head,
+                 release: Callable[[Wire, bool], None]) -> None:
+        self.wire, self.status, self.content_type = wire, head.status, head.content_type
+        self._name, self._head, self._release = name, head, release
         self._body = self._pieces()
         self._ended = False
         self._abandoned = False
@@ -73,9 +70,7 @@ class Stream:
     def __exit__(self, kind: Any, *rest: Any) -> None:
         if kind is None and not self._ended and not self._abandoned:
             self._drain()
-        keep = kind is None and self._ended and not self._response.will_close
-        self._response.close()
-        self._release(self._link, keep)
+        self._release(self.wire, kind is None and self._ended and self._head.keep)
 
     def _drain(self) -> None:
         """All tokens are here; read what ends the body, if it comes at once."""
@@ -90,10 +85,10 @@ class Stream:
     def _pieces(self) -> Iterator[bytes]:
         """The body in the pieces in which it arrives."""
         reader = self.wire.reader
-        if self._response.chunked:
+        if self._head.chunked:
             yield from self._chunks(reader)
-        elif self._response.length is not None:
-            yield from self._counted(reader, self._response.length)
+        elif self._head.length is not None:
+            yield from self._counted(reader, self._head.length)
         else:
             while piece := reader.read1(READ_BYTES):
                 yield piece

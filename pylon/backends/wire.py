@@ -1,20 +1,18 @@
 """The socket below a call to a backend: deadlines, a byte cap, a cancel, and hanging up.
 
-http.client reads heads and we read bodies, both through a `Wire`. It knows until when bytes may
-come and how many, so that neither a server that trickles nor one that floods can hold a thread or
-fill the memory. Used by one thread at a time.
+Every byte of an answer comes in through a `Wire`. It knows until when bytes may come and how many,
+so that neither a server that trickles nor one that floods can hold a thread or fill the memory.
+Used by one thread at a time.
 """
 
 from __future__ import annotations
 
-import http.client
 import io
 import select
 import socket
 import threading
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pylon.errors import BackendCancelled, BackendError, BackendUnavailable
 
@@ -22,8 +20,7 @@ READ_BYTES = 65536
 CANCEL_CHECK_SECS = 0.25            # how long a silent backend can delay a cancel
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(NamedTuple):
     """Seconds to wait: for the first token, between two, and in all."""
 
     first_secs: float
@@ -42,6 +39,8 @@ class Wire(io.RawIOBase):
     def begin(self, patience: Patience, started: float, max_bytes: int,
               cancel: threading.Event | None) -> None:
         """Start an exchange; STARTED is when its total began (monotonic)."""
+        self.reader.detach()                # what an answer before left unread is not for us
+        self.reader = io.BufferedReader(self, READ_BYTES)
         self._patience, self._cancel = patience, cancel
         self._room, self._max_bytes = max_bytes, max_bytes
         self._total_at = started + patience.total_secs
@@ -97,9 +96,6 @@ class Wire(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def close(self) -> None:
-        """Nothing: http.client closes after each answer, and the socket outlives it."""
-
     def hang_up(self) -> None:
         self._sock.close()
 
@@ -109,24 +105,13 @@ class Wire(io.RawIOBase):
         poll.register(self._sock, select.POLLIN)
         return not poll.poll(0)
 
-    # -- what http.client wants of a socket --
-
-    def makefile(self, mode: str, *args: Any) -> io.BufferedReader[Any]:
-        self.reader = io.BufferedReader(self, READ_BYTES)
-        return self.reader
-
-    def sendall(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
+        """Raises BackendUnavailable."""
         self._sock.settimeout(self._wait_secs())
-        self._sock.sendall(data)
-
-
-class Link:
-    """One connection: http.client's half, which writes and reads heads, and the wire below it."""
-
-    def __init__(self, http_half: http.client.HTTPConnection, name: str) -> None:
-        self.http = http_half
-        self.wire = Wire(http_half.sock, name)
-        http_half.sock = self.wire
+        try:
+            self._sock.sendall(data)
+        except OSError as err:
+            raise BackendUnavailable(f"{self._name} does not take our call: {why(err)}") from err
 
 
 def why(err: Exception) -> str:

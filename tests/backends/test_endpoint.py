@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import socket
 import ssl
 import threading
 
 import pytest
 
 from pylon.backends.endpoint import Endpoint
+from pylon.backends.http1 import Head, read_head
 from pylon.backends.wire import Patience
-from pylon.errors import BackendUnavailable
+from pylon.errors import BackendError, BackendUnavailable, ConfigError
 from tests.backends.conftest import FRANCE, prompt
 from tests.fakes.hostile_backend import MODEL, HostileBackend
 from tests.parts import certificates
@@ -45,8 +48,8 @@ def test_a_kept_connection_that_died_unseen_costs_nothing(backend, server):
 def test_a_server_that_came_back_is_asked_over_a_new_connection(backend, server):
     backend.complete(prompt(), MODEL)
     dead = backend._server._idle[-1]
-    dead.wire.is_quiet = lambda: True           # its end has not come in yet: the race
-    dead.wire._sock.shutdown(2)
+    dead.is_quiet = lambda: True           # its end has not come in yet: the race
+    dead._sock.shutdown(socket.SHUT_RDWR)
     assert backend.complete(prompt(), MODEL).text == FRANCE
     assert server.connections == 2
 
@@ -111,3 +114,36 @@ def test_a_call_without_answer_leaves_no_connection(server):
     with pytest.raises(Exception, match="first token"):
         endpoint.stream("/api/chat", {}, Patience(0.1, 0.1, 5))
     assert not endpoint._idle and server.gone.wait(5)
+
+
+def test_an_address_in_another_script_and_a_path_with_signs():
+    endpoint = Endpoint("x", "http://bücher.example:8080/träume/a b?")
+    assert endpoint._host == "xn--bcher-kva.example:8080"
+    assert endpoint._prefix == "/tr%C3%A4ume/a%20b"
+    with pytest.raises(ConfigError):
+        Endpoint("x", "http://ü..example")
+
+
+@pytest.mark.parametrize("head", [
+    b"", b"\r\n", b"HTTP/2 200 OK\r\n\r\n", b"HTTP/1.1 2x0 OK\r\n\r\n", b"HTTP/1.1 200 OK",
+    b"HTTP/1.1 200 OK\r\nA: b", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1_0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+    b"HTTP/1.1 100 Continue\r\n\r\n" * 9, b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 20000 + b"\r\n",
+    b"HTTP/1.1 200 OK\r\nA:" + b" " * 70000, b"\x00" * 70000])
+def test_no_head_of_http(head):
+    with pytest.raises(BackendError):
+        read_head(io.BufferedReader(io.BytesIO(head)), "x")
+
+
+@pytest.mark.parametrize("head, found", [
+    (b"HTTP/1.1 200\r\ncontent-length: 5\r\n\r\n", Head(200, "", False, 5, True)),
+    (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No\r\nA:b\r\n\r\n", Head(204, "", False, 0, True)),
+    (b"HTTP/1.0 200 OK\nContent-Type: A/B; c\n\n", Head(200, "a/b", False, None, False)),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\nContent-Length: 5\r\n\r\n",
+     Head(200, "", True, None, True)),
+    (b"HTTP/1.1 503 x\r\nno colon here\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n",
+     Head(503, "", False, 0, False))])
+def test_heads_of_http(head, found):
+    assert read_head(io.BufferedReader(io.BytesIO(head)), "x") == found
