@@ -125,7 +125,7 @@ class Connection(Role):
         self._latency_ms: float | None = None
         self._last_error = ""
         self._bytes_before = (0, 0)         # received and sent, by earlier links
-        self._trouble = Repeated(log, logging.WARNING if own else logging.DEBUG)
+        self._failures = Repeated(log, logging.WARNING if own else logging.DEBUG)
 
     # -- any thread --------------------------------------------------------------------------------
 
@@ -277,9 +277,10 @@ class Connection(Role):
         with self._lock:
             self._link = fresh
         self._talk.opened(self._facts.limits, now, mono)
-        log.log(logging.DEBUG if self._trouble.count > 1 else logging.INFO,
+        log.log(logging.DEBUG if self._failures.count > 1 else logging.INFO,
                 "relay %s: connected in %d ms", self.url, self._latency_ms)
         self._listeners.on_state(self.url, True)
+        self._take_messages(fresh)          # some came in the same bytes as the handshake's end
 
     @property
     def _guarded(self) -> bool:
@@ -313,7 +314,7 @@ class Connection(Role):
         self._connect_at = time.monotonic() + pause
         if self.stopping:
             return
-        self._trouble.failed("relay %s: %s", self.url, self._last_error)
+        self._failures.failed("relay %s: %s", self.url, self._last_error)
         if not self.own and self._backoff.failures >= GUEST_TRIES:
             self.stop()
 
@@ -366,9 +367,14 @@ class Connection(Role):
 
     def _read(self, open_link: link.Link) -> None:
         before = time.thread_time()
-        now, mono = int(time.time()), time.monotonic()
         if open_link.stream.fill():
-            self._heard_at = mono
+            self._heard_at = time.monotonic()
+        self._take_messages(open_link)
+        self._cpu.spend(time.thread_time() - before, time.monotonic())
+
+    def _take_messages(self, open_link: link.Link) -> None:
+        """All that are whole."""
+        now, mono = int(time.time()), time.monotonic()
         pings = open_link.pings
         while (message := open_link.receive()) is not None:
             self._talk.take(message, now, mono)
@@ -377,7 +383,6 @@ class Connection(Role):
             self._talk.strike("a flood of pings", mono)
         open_link.check_deadline(mono)
         self._heard_wall = now
-        self._cpu.spend(time.thread_time() - before, mono)
 
     # -- pulse -------------------------------------------------------------------------------------
 
@@ -390,8 +395,8 @@ class Connection(Role):
             if open_link.pong_at is not None and open_link.pong_at >= self._pinged_at:
                 self._latency_ms = (open_link.pong_at - self._pinged_at) * 1000
             self._pinged_at = None
-        if self._trouble.count and mono - self._connected_at >= HEALTHY_SECS:
-            self._trouble.over("relay %s: it works again", self.url)
+        if self._failures.count and mono - self._connected_at >= HEALTHY_SECS:
+            self._failures.over("relay %s: it works again", self.url)
         if mono < self._pulse_due_at():
             return
         if self._pinged_at is not None:

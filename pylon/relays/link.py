@@ -56,9 +56,7 @@ class Link:
         self.limits = limits
         self.pings = 0                          # pings of the relay, which were answered
         self.pong_at: float | None = None       # monotonic
-        self._socket: Any = websocket.WebSocket(enable_multithread=False,
-                                                skip_utf8_validation=True)
-        self._socket.sock = stream
+        self._socket = _codec(stream)
         self._parts = bytearray()               # of a message that comes in several frames
         self._parts_opcode = 0                  # 0: none is under way
         self._parts_count = 0
@@ -207,6 +205,13 @@ class Link:
         self._parts, self._parts_opcode, self._parts_count = bytearray(), 0, 0
         self._begun_at = None
         return _text(whole) if opcode == _TEXT else whole
+
+
+def _codec(stream: Stream) -> Any:
+    """websocket-client over a stream; Any, since it knows only sockets."""
+    codec = websocket.WebSocket(enable_multithread=False, skip_utf8_validation=True)
+    setattr(codec, "sock", stream)
+    return codec
 
 
 def _text(data: bytes) -> str | bytes:

@@ -366,6 +366,19 @@ class WantsAuth(Visit):
         await self.say("OK", event["id"], False, "auth-required: who are you?")
 
 
+class AsksWithTheHandshake(WantsAuth):
+    """The challenge comes in the same bytes as the end of the HTTP answer."""
+
+    async def accept(self, key, more=""):
+        real = self.raw
+        self.raw = lambda data: real(data + frame(b'["AUTH","the challenge"]'))
+        await super().accept(key, more)
+        self.raw = real
+
+    async def greet(self):
+        """Done already."""
+
+
 class AuthWithoutOk(WantsAuth):
     """As nostr-relay: `restricted:` and no word on AUTH."""
 

@@ -41,10 +41,14 @@ class TlsProxy:
 
     def __exit__(self, *_: object) -> None:
         self._cut(self._listener)
-        for sock in list(self._sockets):
-            self._cut(sock)
+        self.cut()
         for thread in self._threads:
             thread.join()
+
+    def cut(self) -> None:
+        """End every connection that there is."""
+        while self._sockets:
+            self._cut(self._sockets.pop())
 
     def _spawn(self, target, *args) -> None:
         thread = threading.Thread(target=target, args=args, name="tls-proxy", daemon=True)
