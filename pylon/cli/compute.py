@@ -9,7 +9,7 @@ from typing import Any
 from pylon import config as configuration
 from pylon.backends.registry import Registry
 from pylon.cli import terminal
-from pylon.cli.job import printable
+from pylon.cli.terminal import printable
 from pylon.control import client
 from pylon.errors import EXIT_OK, ControlError, NotRunning
 from pylon.home import Home

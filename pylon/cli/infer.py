@@ -16,7 +16,7 @@ from pylon import config as configuration
 from pylon.backends.completion import Completion, Prompt
 from pylon.backends.registry import Registry
 from pylon.cli import terminal
-from pylon.cli.job import printable
+from pylon.cli.terminal import printable
 from pylon.errors import EXIT_OK, PylonError, Refused, UsageError
 
 MAX_INPUT_BYTES = 1_000_000

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pylon.cli import terminal
+from pylon.cli.terminal import printable
 from pylon.control import client
 from pylon.errors import EXIT_FAILED, EXIT_OK, NotRunning, PylonError, Refused, UsageError
 from pylon.home import Home
@@ -250,13 +251,6 @@ _TALK: dict[str, Callable[[dict[str, Any]], str]] = {
     "payment-required": lambda u: f"{_provider(u)} wants {format_sats(u['amount_msats'])}: allow "
                                   f"it with: pylon job pay {u['id'][:16]}\n{u['bolt11']}",
 }
-
-
-def printable(text: str) -> str:
-    """A stranger's text without what could steer the terminal, where there is one."""
-    if not terminal.is_terminal():
-        return text
-    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 
 def _bill(order: dict[str, Any]) -> str:

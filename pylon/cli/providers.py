@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from pylon.cli import terminal
-from pylon.cli.job import printable
+from pylon.cli.terminal import printable
 from pylon.control import client
 from pylon.errors import EXIT_OK, UsageError
 from pylon.units import format_sats, parse_count

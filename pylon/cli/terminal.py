@@ -48,6 +48,13 @@ def can_ask() -> bool:
     return bool(sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty())
 
 
+def printable(text: str) -> str:
+    """A stranger's text without what could steer the terminal, where there is one."""
+    if not is_terminal():
+        return text
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
+
+
 def colour(text: str, name: str) -> str:
     """TEXT in a colour, on a terminal and without NO_COLOR."""
     if not is_terminal() or os.environ.get("NO_COLOR"):
