@@ -7,78 +7,13 @@ its ledger are shared; every test has a provider of its own and asks no other.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 
-from pylon.control import client
-from pylon.errors import ControlError
+from tests.customer.real import CONFIG, running
 from tests.fakes.dishonest_provider import DishonestProvider
-from tests.node import Node
 from tests.parts.relays import LocalRelay
 from tests.waiting import wait_for
-
-CONFIG = """
-relays = ["{relay}"]
-[customer]
-quote_secs = 1
-max_sats_per_job = 100
-daily_limit_sats = 100000
-[relay]
-backoff_max_secs = 2
-"""
-
-
-class Buyer(Node):
-    """A node that only buys."""
-
-    def _command(self, *words):
-        if words and words[0] == "start":
-            words = (*words, "-m", "host")
-        return super()._command(*words)
-
-    def start(self, ready=True, **env):
-        """The socket answers before every part is there: wait for the last one."""
-        super().start(ready, **env)
-        if ready:
-            wait_for(self.serves, 20)
-        return self
-
-    def serves(self):
-        try:
-            return client.call(self.home, "JobList") and self.home.pid.exists()
-        except ControlError:
-            return False
-
-    def buy(self, **asked):
-        """Submit over the socket; the order's id."""
-        return client.call(self.home, "JobSubmit", {
-            "prompt": "What is the capital of France?", "auto_pay": True, "timeout_secs": 3,
-            "first": True, **asked})["id"]
-
-    def order(self, order_id):
-        return client.call(self.home, "JobStatus", {"id": order_id})
-
-    def end_of(self, order_id, timeout_secs=20):
-        wait_for(lambda: self.order(order_id)["ended_at"], timeout_secs, "the order's end")
-        return self.order(order_id)
-
-    def balance(self):
-        return client.call(self.home, "WalletBalance", timeout_secs=15)["wallet_msats"]
-
-    def paid(self, order_id):
-        """What left the wallet for this order."""
-        payment = self.order(order_id)["payment"]
-        return payment["amount_msats"] if payment and payment["state"] != "failed" else 0
-
-
-@pytest.fixture(scope="module")
-def place():
-    place = Path(tempfile.mkdtemp(prefix="py", dir="/tmp"))
-    yield place
-    shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -88,20 +23,18 @@ def relay():
 
 
 @pytest.fixture(scope="module")
-def node(place, relay):
-    node = Buyer(place, CONFIG.format(relay=relay.url)).init().start()
-    client.call(node.home, "WalletFund", {"amount_msats": 100_000_000}, 15)
-    yield node
-    assert node.stop() == 0
+def node(relay):
+    with running(relay.url) as node:
+        yield node
 
 
 @pytest.fixture
-def provider(place, relay, request):
+def provider(node, relay, request):
     made = []
 
     def make(*sins, **options):
-        made.append(DishonestProvider(relay.url, place, f"p{request.node.name[-40:]}{len(made)}",
-                                      sins=sins, **options))
+        name = f"p{request.node.name[-40:]}{len(made)}"
+        made.append(DishonestProvider(relay.url, node.openagents, name, sins=sins, **options))
         return made[-1]
     yield make
     for one in made:
@@ -248,7 +181,7 @@ def test_the_cheapest_of_three_and_the_others_get_nothing(node, provider):
     assert [len(one.did("paid")) for one in sellers] == [0, 1, 0]
 
 
-def test_a_relay_that_drops_the_result(place, relay, node, provider):
+def test_a_relay_that_drops_the_result(relay, node, provider):
     """Through the other relay it comes all the same; through none it is not paid twice."""
     with LocalRelay(reject={6050: "blocked: no results here"}) as dropping:
         node.configure(CONFIG.format(relay=relay.url).replace(
@@ -258,7 +191,7 @@ def test_a_relay_that_drops_the_result(place, relay, node, provider):
             seller = provider()
             order = node.end_of(node.buy(provider=seller.npub, timeout_secs=10))
             assert order["state"] == "completed"
-            deaf = DishonestProvider(dropping.url, place, "deaf")
+            deaf = DishonestProvider(dropping.url, node.openagents, "deaf")
             try:
                 order = node.end_of(node.buy(provider=deaf.npub, timeout_secs=2), 30)
             finally:

@@ -11,7 +11,7 @@ import pytest
 from pylon.control import client
 from pylon.errors import NotRunning, PylonError
 from pylon.store import books, orders
-from tests.customer.test_dishonest import CONFIG, Buyer
+from tests.customer.real import CONFIG, Buyer
 from tests.fakes.dishonest_provider import DishonestProvider
 from tests.parts.relays import LocalRelay
 from tests.waiting import wait_for

@@ -16,7 +16,7 @@ from pylon.customer.draft import POLICIES
 from pylon.errors import Refused, WalletUnreachable
 from pylon.home import Home
 from pylon.states import OPEN_ORDERS, ORDER_EDGES, OrderState, PaymentState
-from pylon.store import books, orders
+from pylon.store import books
 from pylon.store.orders import OrderRow
 from pylon.store.providers import Dealing, History
 from pylon.wallets import bolt11

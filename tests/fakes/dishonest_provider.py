@@ -18,7 +18,6 @@ import websocket
 from nostr_sdk import (Event, EventBuilder, Keys, Kind, Nip44Version, PublicKey, Tag, Timestamp,
                        nip44_decrypt, nip44_encrypt)
 
-from pylon.crypto import secp
 from pylon.wallets import bolt11
 from pylon.wallets.ledger import Ledger
 
@@ -150,10 +149,8 @@ class DishonestProvider:
         if "one_sat_less_in_invoice" in self.sins:
             amount = msats - 1000
         made_at = int(time.time()) - (4000 if "expired_invoice" in self.sins else 0)
-        assert secp.pubkey_compressed(key)
-        return bolt11.encode(network, amount, hashlib.sha256(key + bytes([len(self.log) % 256])
-                                                            ).hexdigest(),
-                             "a job", key, "11" * 32, made_at, 3600)
+        payment_hash = hashlib.sha256(str(time.time_ns()).encode()).hexdigest()
+        return bolt11.encode(network, amount, payment_hash, "a job", key, "11" * 32, made_at, 3600)
 
     # -- working --
 
@@ -240,7 +237,10 @@ class DishonestProvider:
         if broken:
             event["content"] += "!"
         with self._send_lock:
-            self._socket.send(json.dumps(["EVENT", event]))
+            try:
+                self._socket.send(json.dumps(["EVENT", event]))
+            except (OSError, websocket.WebSocketException):
+                self._note("gone", "")
 
     def close(self) -> None:
         for timer in self._timers:
