@@ -79,9 +79,8 @@ bench: $(VENV)/.test  ## measure the goals of speed and memory, and say which ar
 	@contrib/debian-needs gcc libc6-dev
 	$(VENV)/bin/python -m tests.bench $(BENCHFLAGS)
 
-soak: $(VENV)/.test  ## hours of jobs with random kills
-	$(VENV)/bin/python -m tests.parts.venvs llama
-	$(VENV)/bin/python $(PYTEST) -m slow --timeout=0
+soak: $(VENV)/.test  ## 5,000 paid jobs with 250 random kills
+	PYLON_SOAK_CYCLES=$${PYLON_SOAK_CYCLES:-250} $(VENV)/bin/python $(PYTEST) -s -m matrix --timeout=0 tests/matrix/test_soak.py
 
 dist: $(VENV)/bin/python  ## a source archive and a wheel in dist/
 	$(VENV)/bin/python $(PIP) build

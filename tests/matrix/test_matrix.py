@@ -89,7 +89,7 @@ def settle(world: World, jobs: list[str]) -> None:
 @pytest.mark.parametrize("point", PAY_POINTS)
 def test_payment(world, openagents, point, action):
     """The owner pays an invoice; whatever happens, it is paid at most once and known."""
-    world.node.run("wallet", "fund", "1000")
+    world.node.run("wallet", "fund", "--amount", "1000")
     payee = Ledger(openagents / "ledger.db", b"\x08" * 32, openagents / "p.sock")
     try:
         invoice = payee.make_invoice(5000, "a thing", 600, "")

@@ -33,12 +33,13 @@ backend_preference = ["ollama"]
 min_price_msats = 2000
 [provider]
 heartbeat_secs = 3600
+max_queue = 10000
 feedback = ["error"]
 [admission]
 jobs_per_minute = 100000
 jobs_per_minute_total = 100000
-quotes_per_customer = 1000
-max_open_quotes = 1000
+quotes_per_customer = 10000
+max_open_quotes = 10000
 [pricing]
 escrow = "{escrow}"
 invoice_expiry_secs = 120
