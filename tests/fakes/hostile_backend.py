@@ -481,3 +481,65 @@ class Visit(socketserver.BaseRequestHandler):
     def answers_then_hangs_up(self) -> None:
         """Honest, but every connection is good for one answer only, and it does not say so."""
         self.answer()
+
+    # -- no sins: other shapes of an honest answer --
+
+    def thinks_first(self) -> None:
+        self.start_stream()
+        for word in ("Hmm", ", let me see"):
+            if self.ollama:
+                self.part({"message": {"content": "", "thinking": word}, "done": False})
+            else:
+                self.part({"choices": [{"delta": {"content": None, "reasoning_content": word}}]})
+        for word in self.backend.words:
+            self.token(word)
+        self.done()
+        self.end()
+
+    def answers_in_one_json(self) -> None:
+        """What asks for a stream gets it in one piece."""
+        text = "".join(self.backend.words)
+        if self.ollama:
+            self.json({"message": {"content": text}, "done": True, "prompt_eval_count": 9,
+                       "eval_count": 7})
+        else:
+            self.json({"choices": [{"message": {"content": text}, "finish_reason": "stop"}],
+                       "usage": {"prompt_tokens": 9, "completion_tokens": 7}})
+
+    def answers_in_one_text(self) -> None:
+        self.json({"text": "".join(self.backend.words), "model": MODEL, "finish_reason": "stop"})
+
+    def answers_in_choices_of_text(self) -> None:
+        self.json({"choices": [{"text": "".join(self.backend.words), "finish_reason": "length"}]})
+
+    def streams_choices_of_text(self) -> None:
+        self.start_stream()
+        for word in self.backend.words:
+            self.part({"choices": [{"text": word, "finish_reason": None}]})
+        self.part({"choices": [{"text": "", "finish_reason": "stop"}]})
+        self.part(b"[DONE]")
+        self.end()
+
+    def streams_bare_deltas(self) -> None:
+        self.start_stream()
+        for word in self.backend.words:
+            self.part({"delta": word})
+        self.part(b"[DONE]")
+        self.end()
+
+    def streams_native_llama_cpp(self) -> None:
+        self.start_stream()
+        for word in self.backend.words:
+            self.part({"content": word, "stop": False})
+        self.part({"content": "", "stop": True})
+        self.end()
+
+    def streams_in_other_clothes(self) -> None:
+        """Events as the standard also allows them: comments, names, CRLF, no blank after data:."""
+        self.start_stream()
+        self.chunk(b": welcome\r\n\r\nretry: 1000\r\n")
+        for word in self.backend.words:
+            data = json.dumps({"choices": [{"delta": {"content": word}}]}).encode()
+            self.chunk(b"event: message\r\nid: 1\r\ndata:" + data + b"\r\n\r\n")
+        self.chunk(b"data:  [DONE] \r\n\r\n")
+        self.end()
