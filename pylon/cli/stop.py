@@ -16,7 +16,7 @@ from pylon.errors import EXIT_FAILED, EXIT_OK, ControlError, NotRunning, UsageEr
 from pylon.home import Home
 from pylon.units import parse_duration
 
-MARGIN_SECS = 5.0                   # beyond the daemon's own deadline, before it is killed
+MARGIN_SECS = 4.0                   # beyond the daemon's own deadline, before it is killed
 KILL_WAIT_SECS = 5.0
 POLL_SECS = 0.1
 
