@@ -22,6 +22,7 @@ from pylon.daemon.inbox import Deadline
 from pylon.errors import ConfigError, UsageError, WalletError
 from pylon.log import Repeated
 from pylon.nostr.keys import Keys
+from pylon.provider.payments import Watch
 from pylon.provider.provider import Provider
 from pylon.relays.pool import Pool
 from pylon.relays.publisher import Publisher
@@ -121,6 +122,9 @@ class Node(Daemon):
         self.payer = Payer(self.db, lambda: self.wallet, self.config.network,
                            min_free_bytes=self.config.store.pay_free_mb * 1_000_000)
         self.reconciler = Reconciler(self.payer, self._payment_decided)
+        self.incoming = Watch(self.db, self.keys, self.config, lambda: self.wallet,
+                              self.publisher.ring)
+        self.on_reload(self.incoming.configure)
         if not self.config.enable_payments:
             return
         self.purse = WalletKeeper(
@@ -141,8 +145,7 @@ class Node(Daemon):
 
     def _wallet_pushed(self, payment_hash: str | None) -> None:
         self.reconciler.pushed(payment_hash)
-        if self.provider is not None:
-            self.provider.watch.pushed(payment_hash)
+        self.incoming.pushed(payment_hash)
 
     def _wallet_facts(self) -> dict[str, Any]:
         wallet = self.wallet
@@ -165,6 +168,7 @@ class Node(Daemon):
         self._start_roles("reconciler", self.reconciler)
         if self.purse is None:
             return
+        self._start_roles("incoming", self.incoming)
         self._start_roles("auditor", Auditor(self.db, lambda: self.wallet))
         desk = Desk(self.db, self.payer, self.config.network, self._watch_invoices)
         for name, handler in HANDLERS.items():
@@ -188,7 +192,7 @@ class Node(Daemon):
         if self.mode not in ("provider", "both"):
             return
         self.provider = Provider(self.db, self.keys, self.config, self.pool, self.publisher,
-                                 self.registry, lambda: self.wallet, self.lease)
+                                 self.registry, lambda: self.wallet, self.incoming, self.lease)
         self.provider.start()
         self.add_part("provider", self._stop_provider, self.provider.abort)
         self.watch(*self.provider.roles)
@@ -248,8 +252,7 @@ class Node(Daemon):
 
     def _watch_invoices(self) -> None:
         """An invoice of the owner's was made: its money is watched for like a job's."""
-        if self.provider is not None:
-            self.provider.watch.wake()
+        self.incoming.wake()
 
     # -- what the socket answers --
 

@@ -156,10 +156,11 @@ class Watch(Role):
     """Sees money arrive, be held, be late, or not come at all. Woken by wallet pushes."""
 
     def __init__(self, db: Database, keys: Keys, config: Any, wallet: Callable[[], Wallet | None],
-                 on_paid: Callable[[], None], on_feedback: Callable[[], None]) -> None:
+                 on_feedback: Callable[[], None]) -> None:
         super().__init__("watch")
         self._db, self._keys, self._config, self._wallet = db, keys, config, wallet
-        self._on_paid, self._on_feedback = on_paid, on_feedback
+        self.on_paid: Callable[[], None] = _nobody      # a job may run; set by Provider
+        self._on_feedback = on_feedback
         self._timers: dict[str, tuple[float, float]] = {}   # hash -> (due at, interval), monotonic
         self._hints: set[str | None] = set()                # hashes that the wallet pushed
         self._trouble = Repeated(log, logging.WARNING)
@@ -245,7 +246,7 @@ class Watch(Role):
         stage = invoices.settle(self._db, invoice, received, self._can_run(invoice, now), now)
         log.info("invoice %s: %d msats arrived", short(invoice.payment_hash), received)
         if stage == J.PAID:
-            self._on_paid()
+            self.on_paid()
         elif stage == J.OWED:
             self._tell_owed(invoice, now)
 
@@ -280,7 +281,7 @@ class Watch(Role):
         can_run = enough and self._can_run(invoice, now)
         if invoices.hold(self._db, invoice, can_run, deadline, now) == J.HELD:
             log.info("job %s: payment held", short(job.id))
-            self._on_paid()
+            self.on_paid()
         else:
             wallet.cancel(invoice.payment_hash)     # money goes back: nobody lost anything
 
@@ -312,3 +313,7 @@ class Watch(Role):
                 self._timers.pop(invoice.payment_hash, None)     # look at it in this very step
             except PylonError as err:
                 self._trouble.failed("wallet: held payment of job %s: %s", short(job.id), err)
+
+
+def _nobody() -> None:
+    """Who is rung while nobody serves."""

@@ -41,15 +41,16 @@ class Provider:
     """Provider mode of one node."""
 
     def __init__(self, db: Database, keys: Keys, config: Any, pool: Pool, publisher: Publisher,
-                 registry: Any, wallet: Callable[[], Wallet | None], lease: str,
-                 on_paid: Callable[[], None] = lambda: None) -> None:
+                 registry: Any, wallet: Callable[[], Wallet | None], watch: Watch,
+                 lease: str) -> None:
         self._db, self._keys, self._config, self._pool = db, keys, config, pool
         self._publisher, self._registry, self._lease = publisher, registry, lease
         self.admission = Admission(db, config, registry, wallet,
                                    lambda: pool.max_message_bytes(RESULT_BYTES))
         self._doorbell = Doorbell()
         self.till = Till(db, keys, config, wallet, self._rang_money)
-        self.watch = Watch(db, keys, config, wallet, self._doorbell.ring, publisher.ring)
+        self._watch = watch                     # the node's: owners' invoices are watched, too
+        watch.on_paid = self._doorbell.ring
         self.gatherer = Gatherer(db, keys, self.admission, pool, self._gathered)
         self.announcer = Announcer(db, keys, config, registry, self._publish, publisher.ring)
         self.housekeeper = Housekeeper(db, keys, config)
@@ -67,7 +68,7 @@ class Provider:
 
     @property
     def roles(self) -> list[Role]:
-        return [self.till, self.watch, self.gatherer, self.announcer, self.cancels,
+        return [self.till, self.gatherer, self.announcer, self.cancels,
                 self.housekeeper, *self.workers]
 
     def start(self) -> None:
@@ -115,7 +116,7 @@ class Provider:
     def reload(self, config: Any) -> None:
         """New settings for what comes in from now on; running jobs keep theirs."""
         self._config = config
-        parts: list[Any] = [self.admission, self.intake, self.till, self.watch, self.announcer,
+        parts: list[Any] = [self.admission, self.intake, self.till, self.announcer,
                             self.housekeeper, *self.workers]
         for part in parts:
             part.configure(config)
@@ -137,7 +138,7 @@ class Provider:
     def delivered(self) -> None:
         """A relay took a result: held money can be taken. Called by the publisher's owner."""
         if jobs.anything_held(self._db):
-            self.watch.wake()
+            self._watch.wake()
 
     def models_changed(self) -> None:
         self.announcer.wake()
@@ -170,13 +171,13 @@ class Provider:
 
     def _rang_money(self) -> None:
         self._publisher.ring()
-        self.watch.wake()
+        self._watch.wake()
 
     def _done(self, job: JobRow) -> None:
         """A job was answered or given up."""
         self._publisher.ring()
         if job.payment == "hold":
-            self.watch.wake()
+            self._watch.wake()
 
     def _cancel(self, job_id: str) -> None:
         for worker in self.workers:

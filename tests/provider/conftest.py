@@ -83,8 +83,8 @@ class Bench:
         self.till = self.quiet(Till(self.db, self.keys, self.config, lambda: self.open_wallet,
                                     lambda: self.rings.append("quoted")))
         self.watch = self.quiet(Watch(self.db, self.keys, self.config, lambda: self.open_wallet,
-                                      lambda: self.rings.append("paid"),
                                       lambda: self.rings.append("told")))
+        self.watch.on_paid = lambda: self.rings.append("paid")
         self.worker = self.new_worker("this-boot")
 
     def new_worker(self, lease: str) -> Worker:
