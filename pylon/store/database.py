@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 BUSY_TIMEOUT_SECS = 5
 CHECKPOINT_PAGES = 8000             # 32 MB: a checkpoint costs syncs, so it should be rare
 JOURNAL_SIZE_LIMIT_BYTES = CHECKPOINT_PAGES * 4096
-_DAMAGE = ("malformed", "not a database", "corrupt")
+_DAMAGE = ("malformed", "not a database", "corrupt", "could not decode")
 _NO_SPACE = ("full", "disk i/o", "readonly", "unable to open")
 
 

@@ -118,7 +118,8 @@ class Reconciler(Role):
                 return self._payer.ask(wallet, row)     # the very same request, never a second
             finally:
                 timer.called_again(self._monotonic())
-        if timer.age(self._monotonic()) >= wallet.missing_final_secs:
+        alive_secs = PREPARED_SECS if row.prepared else 0       # a stored request may still act
+        if timer.age(self._monotonic()) >= alive_secs + wallet.missing_final_secs:
             return Outcome("failed", reason="the wallet has no record of it")
         return Outcome("unknown", reason="the wallet has no record of it yet")
 
