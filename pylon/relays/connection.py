@@ -35,6 +35,7 @@ MAX_QUEUED = 1000                   # events that one relay may still have to ta
 MAX_QUEUED_BYTES = 4 * 1024 * 1024
 CPU_SHARE = 0.3                     # of one processor, that one relay may use for long...
 CPU_BURST_SECS = 10.0               # ...and what it may use at once, for a backlog
+UNSENT_BYTES = 128 * 1024           # with more than this unsent, the inbox waits
 PINGS_PER_READ = 64                 # more in one piece are a flood
 FACTS_SECS = 86400.0                # how long a NIP-11 document is believed
 FACTS_RETRY_SECS = 3600.0
@@ -224,7 +225,8 @@ class Connection(Role):
         if self._link is not None:
             self._link.say_goodbye()
             self._drop_link("error: the connection was closed")
-        self._take_inbox(int(time.time()), time.monotonic())
+        while self._inbox:
+            self._take_inbox(int(time.time()), time.monotonic())
         self._doorbell.close()
         self._listeners.on_end(self)
 
@@ -234,12 +236,15 @@ class Connection(Role):
         return found if self.own else found[:1]
 
     def _take_inbox(self, now: int, mono: float) -> None:
+        """In order, and only as much as the relay can be sent soon."""
         self._doorbell.clear()
-        while self._inbox:
+        unsent = 0 if self._link is None else len(self._link.stream.outbox)
+        while self._inbox and unsent < UNSENT_BYTES:
             message = self._inbox.popleft()
             self._used_at = mono
             if isinstance(message, Delivery):
                 self._talk.deliver(message, mono)
+                unsent += len(message.event_json)
             elif isinstance(message, Subscription):
                 self._talk.subscribe(message, now, mono)
             elif isinstance(message, str):
@@ -340,6 +345,8 @@ class Connection(Role):
         if self._is_idle_guest(mono):
             self.stop()
             return
+        if self._inbox and not open_link.stream.outbox:
+            return                          # there is room for more
         throttled_until = self._cpu.empty_until(mono)
         if self._sleep(open_link, throttled_until):
             self._read(open_link)

@@ -164,7 +164,7 @@ class Link:
         """The common frame, cut out without the library: it would cost a tenth of verifying."""
         inbox = self.stream.inbox
         header = 2 if inbox[1] < 126 else 4 if inbox[1] == 126 else 10
-        data = bytes(inbox[header:size])
+        data = inbox[header:size]
         del inbox[:size]
         self._begun_at = None
         return _text(data)
@@ -214,8 +214,8 @@ def _codec(stream: Stream) -> Any:
     return codec
 
 
-def _text(data: bytes) -> str | bytes:
+def _text(data: bytes | bytearray) -> str | bytes:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        return data
+        return bytes(data)

@@ -251,6 +251,12 @@ class NeverReads(Visit):
             await asyncio.sleep(0.001)
 
 
+class ReadsSlowly(Visit):
+    async def read_frame(self):
+        await asyncio.sleep(0.01)
+        return await super().read_frame()
+
+
 class OverlongPing(Visit):
     async def asked(self, sub_id):
         await self.raw(b"\x89\x7e\x04\x00" + b"p" * 1024)

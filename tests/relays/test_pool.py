@@ -250,6 +250,19 @@ def test_bytes_are_bounded_too(make_pool):
         assert sum(map(len, took)) == connection.MAX_QUEUED_BYTES // len(event.to_json())
 
 
+def test_much_at_once_is_sent_at_the_pace_of_the_relay(make_pool):
+    """Four megabytes for a relay that reads slowly are no reason to hang up on it."""
+    with HostileRelay("reads_slowly") as slow:
+        pool, oks = make_pool([slow.url]), Oks()
+        wait_for(pool.connected)
+        for number in range(65):
+            event = an_event(f"{number:>60000}", kind=7000)
+            assert pool.publish(event.id, event.to_json(), None, oks)
+        assert pool.flush(30)
+        assert {accepted for accepted, _ in oks.words()} == {True} and len(oks.answers) == 65
+        assert state_of(pool, slow.url).last_error == ""
+
+
 def test_every_event_that_was_taken_gets_exactly_one_answer(make_pool):
     """Also when the relay dies, and when the pool is stopped."""
     oks, taken = Oks(), 0
