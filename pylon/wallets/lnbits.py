@@ -34,6 +34,7 @@ MAX_PAGES_FOR_A_NAME = 5            # servers that do not know `external_id` are
 LONGEST_INVOICE_SECS = 32 * 86400   # records are listed by the time they were made at
 _KEY = re.compile(r"[0-9A-Za-z_-]{16,128}\Z", re.ASCII)
 _PAYMENTS = "/api/v1/payments"
+_UNKNOWN_KEY = "LNbits does not know our key; renew it with: pylon wallet connect"
 
 
 class ApiKey(AuthBase):
@@ -89,10 +90,10 @@ class Lnbits:
         sats, rest = divmod(amount_msats, MSATS_PER_SAT)
         if rest or sats <= 0:
             raise WalletError("an invoice of LNbits is of whole satoshis")
-        answer = self._api.post(_PAYMENTS, self._reader, json={
+        answer = _known(self._api.post(_PAYMENTS, self._reader, json={
             "out": False, "amount": sats, "unit": "sat", "memo": description,
             "expiry": expiry_secs, "external_id": external_id or None,
-            "extra": {"pylon_id": external_id} if external_id else {}})
+            "extra": {"pylon_id": external_id} if external_id else {}}))
         return self._invoice(answer.wanted(200, 201).object(), amount_msats)
 
     def _invoice(self, record: dict[str, Any], amount_msats: int) -> Invoice:
@@ -188,7 +189,7 @@ class Lnbits:
         details = answer.object().get("details")
         if not isinstance(details, dict):
             # Asked with an unknown key, LNbits answers from other people's wallets.
-            raise WalletDenied("LNbits does not know our key; renew it with: pylon wallet connect")
+            raise WalletDenied(_UNKNOWN_KEY)
         if _is_record(details, payment_hash, incoming):
             return details
         # One wallet has paid its own invoice: the call above shows one side only.
@@ -201,10 +202,7 @@ class Lnbits:
         return self._get(_PAYMENTS, params).wanted(200).objects()
 
     def _get(self, path: str, params: dict[str, str | int] | None = None) -> Answer:
-        answer = self._api.get(path, self._reader, params)
-        if answer.status == 404 and "wallet not found" in answer.detail().lower():
-            raise WalletDenied("LNbits does not know our key; renew it with: pylon wallet connect")
-        return answer
+        return _known(self._api.get(path, self._reader, params))
 
     def history(self, since: int = 0, limit: int | None = None) -> list[Movement]:
         found: list[Movement] = []
@@ -241,15 +239,22 @@ class Lnbits:
             raise WalletMismatch(f"LNbits makes invoices that are none: {err}") from err
 
     def info(self) -> dict[str, Any]:
-        answer = self._get("/api/v1/wallet").wanted(200).object()
+        answer = _known(self._api.get("/api/v1/wallet", self._admin)).wanted(200).object()
         return {"wallet": self.name, "network": self.network, "url": self._api.url,
-                "name": peer_text(str(answer.get("name", ""))), "can_pay": "id" in answer
-                or self._admin is not self._reader}
+                "name": peer_text(str(answer.get("name", ""))),
+                "can_pay": "id" in answer}      # which only an admin key is told
 
     def close(self) -> None:
         if self._push is not None:
             self._push.close()
             self._push = None
+
+
+def _known(answer: Answer) -> Answer:
+    """The answer, unless it means that the key is not known. Raises WalletDenied."""
+    if answer.status == 404 and "wallet not found" in answer.detail().lower():
+        raise WalletDenied(_UNKNOWN_KEY)
+    return answer
 
 
 def pushed_hash(text: str) -> str | None:

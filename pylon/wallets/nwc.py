@@ -131,7 +131,8 @@ class Nwc:
         if left <= 0:
             return self.lookup_payment(payment_hash)
         try:
-            result = self._line.send(call, "pay_invoice", min(PAY_SECS, left + 5))
+            result = self._line.send(call, "pay_invoice", min(PAY_SECS, left + 5),
+                                     again=False)
         except (Answered, WalletDenied) as err:
             return self._after_error(payment_hash, err)
         except WalletUnreachable as err:

@@ -67,12 +67,15 @@ class Line:
         self._info: nip47.Info | None = None        # guarded by _changed
         self._info_at = 0
         self._is_open = True
+        since = int(time.time()) - 60
         self._pool = pool_factory(lambda: [self.keys])
         self._pool.listen(self._relay_changed)
         self._pool.subscribe(Subscription("nwc", [
             {"kinds": [nip47.INFO], "authors": [self.wallet_pubkey], "limit": 1},
-            {"kinds": sorted(KINDS - {nip47.INFO}), "authors": [self.wallet_pubkey],
-             "#p": [self.keys.pubkey], "since": int(time.time()) - 60}],
+            # Not narrowed by `p`: Alby's SDK leaves it out of its answers.
+            {"kinds": [nip47.RESPONSE], "authors": [self.wallet_pubkey], "since": since},
+            {"kinds": [nip47.NOTIFICATION_NIP04, nip47.NOTIFICATION_NIP44], "since": since,
+             "authors": [self.wallet_pubkey], "#p": [self.keys.pubkey]}],
             self._arrived, self._is_wanted, resume_overlap_secs=60))
         self._pool.start(connection.relays)
 
@@ -97,27 +100,30 @@ class Line:
     def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """The result of a call. Raises Answered, WalletDenied, WalletUnreachable."""
         expires_at = int(time.time() + CALL_SECS) + 5
-        return self.send(self.build(method, params, expires_at), method, CALL_SECS)
+        return self.send(self.build(method, params, expires_at), method, CALL_SECS, again=True)
 
-    def send(self, event: Event, method: str, secs: float) -> dict[str, Any]:
-        """Send a call as it is, and wait. WalletUnreachable: what the wallet did is not known."""
+    def send(self, event: Event, method: str, secs: float, again: bool) -> dict[str, Any]:
+        """Send a call as it is, and wait. WalletUnreachable: what the wallet did is not known.
+
+        `again` offers the same event every few seconds. A wallet should act on it once, but not
+        all do: a call to pay goes out once over each connection.
+        """
         waiting = _Waiting(event)
         with self._changed:
             self._waiting[event.id] = waiting
         try:
-            response = self._wait(waiting, time.monotonic() + secs)
+            response = self._wait(waiting, time.monotonic() + secs, again)
         finally:
             with self._changed:
                 del self._waiting[event.id]
         return _result(response, method)
 
-    def _wait(self, waiting: _Waiting, until: float) -> nip47.Response:
-        """Offer the same event again and again: the wallet acts on it once."""
-        event_json, sent_to, resend_at = waiting.event.to_json(), set[str](), 0.0
+    def _wait(self, waiting: _Waiting, until: float, again: bool) -> nip47.Response:
+        event_json, sent_to = waiting.event.to_json(), set[str]()
+        resend_at = time.monotonic() + RESEND_SECS if again else until
         while True:
-            now = time.monotonic()
-            if now >= resend_at:
-                sent_to, resend_at = set(), now + RESEND_SECS
+            if again and time.monotonic() >= resend_at:
+                sent_to, resend_at = set(), time.monotonic() + RESEND_SECS
             fresh = [url for url in self._pool.connected() if url not in sent_to]
             sent_to.update(self._pool.publish(waiting.event.id, event_json, fresh,
                                               self._relay_said))
@@ -142,6 +148,8 @@ class Line:
     # ---- in (on the relays' threads) ------------------------------------------------------------
 
     def _is_wanted(self, event: Event) -> bool:
+        if event.kind == nip47.RESPONSE and event.first("e") not in self._waiting:
+            return False
         return event.kind in KINDS and event.pubkey == self.wallet_pubkey
 
     def _relay_changed(self, url: str, connected: bool) -> None:

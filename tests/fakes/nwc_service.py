@@ -24,7 +24,7 @@ from pylon.wallets.ledger import Ledger
 METHODS = ("get_info", "get_balance", "make_invoice", "pay_invoice", "lookup_invoice",
            "list_transactions", "make_hold_invoice", "settle_hold_invoice", "cancel_hold_invoice")
 NOTIFICATIONS = ("payment_received", "payment_sent", "hold_invoice_accepted")
-SINS = ("silent", "silent_after", "stranger", "other_call", "other_type", "error", "error_after",
+SINS = ("without_p", "silent", "silent_after", "stranger", "other_call", "other_type", "error", "error_after",
         "twice", "spoils", "no_json", "both", "not_for_us")
 CONFIG = from_values({"relay": {"backoff_max_secs": 1}})
 
@@ -157,6 +157,9 @@ class NwcService:
             else:
                 response = nip47.build_response(keys, to, method, answer, call.encryption,
                                                 int(time.time()))
+            if sin == "without_p":
+                response = keys.sign(response.kind, response.content, response.all("e"),
+                                     response.created_at)
             self._send(response)
 
     # ---- the methods ----------------------------------------------------------------------------

@@ -234,6 +234,13 @@ def test_an_answer_to_another_method_is_a_contradiction(service):
         wallet.balance()
 
 
+def test_an_answer_without_a_p_tag_counts(service):
+    """Alby's SDK tags its answers with `e` alone; a subscription to `p` never saw them."""
+    wallet, made = service()
+    made.sin = "without_p"
+    assert wallet.balance() == 10_000_000
+
+
 def test_an_answer_that_comes_twice_counts_once(service):
     wallet, made = service()
     made.sin = "twice"
