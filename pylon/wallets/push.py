@@ -45,7 +45,7 @@ class Push(Role):
         self._on_change = on_change
         self._doorbell = Bell()
         self._backoff = Backoff(LONGEST_PAUSE_SECS)
-        self._trouble = Repeated(log, logging.INFO)
+        self._broken = Repeated(log, logging.INFO)
         self.start()
 
     def wake(self) -> None:
@@ -65,7 +65,7 @@ class Push(Role):
         except RelayError as err:
             if self.stopping:
                 return
-            self._trouble.failed("%s: no push, payments are still looked up: %s", self.name, err)
+            self._broken.failed("%s: no push, payments are still looked up: %s", self.name, err)
             lived = time.monotonic() - started
             self.wait(self._backoff.failed(lived, isinstance(err, RelayMisbehaved)))
 
@@ -75,7 +75,7 @@ class Push(Role):
         link = Link(open_stream(self._target, patience, context, public_only=False), Limits())
         try:
             link.shake_hands(self._target, self._headers)
-            self._trouble.over("%s: push works again", self.name)
+            self._broken.over("%s: push works again", self.name)
             self._on_change(None)
             self._listen(link)
         finally:

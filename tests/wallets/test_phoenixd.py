@@ -148,6 +148,6 @@ def test_a_push_that_is_refused_is_tried_again_and_told_once(server, caplog):
     caplog.set_level("INFO")
     with closing(Phoenixd(server.url, "regtest", "wrong")) as wallet:
         wallet.watch(lambda changed: None)
-        wait_for(lambda: wallet._push._trouble.count == 2)
+        wait_for(lambda: wallet._push._broken.count == 2)
     assert caplog.text.count("no push") == 1 and "401" in caplog.text
     assert "wrong" not in caplog.text
