@@ -1,4 +1,4 @@
-"""The configuration: how a file is read against the table of options, and written from it.
+"""The configuration: how a file is read against the table of options.
 
 Every option is optional. `load` refuses what it does not know or cannot use, and says file and
 line; it never repeats a value that could be a secret.
@@ -7,7 +7,6 @@ line; it never repeats a value that could be a secret.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import tomllib
@@ -15,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pylon import template
 from pylon.errors import ConfigError
 from pylon.home import SYSTEM_CONFIG, SYSTEM_OPENAGENTS, Home
-from pylon.options import BACKEND_TYPES, IGNORED, OPTIONS, SECTION_TEXTS, Option
+from pylon.options import BACKEND_TYPES, IGNORED, OPTIONS, SCHEMA, Option, defaults, dotted
 
 __all__ = ["OPTIONS", "Option", "Config", "Section", "Problem", "load", "read", "from_values",
            "render", "identity_path"]
@@ -106,7 +106,7 @@ def read(home: Home, file: str | os.PathLike[str] | None = None) -> tuple[Config
 def from_values(values: dict[str, Any]) -> Config:
     """A configuration from nested dictionaries, checked like a file. Raises ConfigError."""
     reading = _Reading()
-    reading.take(values, _SCHEMA, (), reading.values)
+    reading.take(values, SCHEMA, (), reading.values)
     reading.check_backends()
     if reading.problems:
         raise ConfigError(reading.problems[0].text)
@@ -121,43 +121,11 @@ def identity_path(home: Home, config: Config) -> Path:
 
 
 def render(config: Config | None = None) -> str:
-    """The text of a config.toml with every key and its sentence; only what differs from the
-    defaults is set, the rest stands there as comments."""
-    values = config.as_dict() if config is not None else {}
-    lines = ["# Configuration of Pylon. Every key is optional; a key behind '#' shows its default.",
-             "# Secrets do not belong here: keys that end in _file name a file that holds one.",
-             "# See pylon.conf(5). Check with: pylon config check", ""]
-    _render_table(lines, (), _SCHEMA, values)
-    return "\n".join(lines).rstrip() + "\n"
+    """The text of a config.toml with every key and its sentence; see `template`."""
+    return template.render(config.as_dict() if config is not None else {})
 
 
-# ---- the table as a tree ------------------------------------------------------------------------
-
-def _schema() -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for option in OPTIONS:
-        *tables, name = option.key.split(".")
-        node = tree
-        for table in tables:
-            node = node.setdefault(table, {})
-        node[name] = option
-    return tree
-
-
-_SCHEMA = _schema()
-
-
-def _defaults(schema: dict[str, Any]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, node in schema.items():
-        if name == "*":
-            continue
-        if isinstance(node, dict):
-            values[name] = _defaults(node)
-        else:
-            values[name] = node.default.copy() if hasattr(node.default, "copy") else node.default
-    return values
-
+# ---- values -------------------------------------------------------------------------------------
 
 def _sections(values: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """Tables as Sections; tables whose names the owner chooses as a dict of Sections."""
@@ -196,7 +164,7 @@ class _Reading:
     """One reading of one or two files: what they set, and what is wrong with them."""
 
     def __init__(self) -> None:
-        self.values: dict[str, Any] = _defaults(_SCHEMA)
+        self.values: dict[str, Any] = defaults(SCHEMA)
         self.problems: list[Problem] = []
         self.notes: list[str] = []
         self.files: list[Path] = []
@@ -205,7 +173,7 @@ class _Reading:
         self.text: list[str] = []                       # its lines
 
     def config(self) -> Config:
-        return Config(_sections(self.values, _SCHEMA), self.notes, self.files)
+        return Config(_sections(self.values, SCHEMA), self.notes, self.files)
 
     def text_of(self, path: Path, needed: bool) -> str | None:
         self.file = str(path)
@@ -241,7 +209,7 @@ class _Reading:
             self.wrong(*_syntax_error(str(err), len(self.text)))
             return
         self.lines = _lines_of_keys(self.text)
-        self.take(tree, _SCHEMA, (), self.values)
+        self.take(tree, SCHEMA, (), self.values)
         self.check_backends()
 
     def check_backends(self) -> None:
@@ -269,7 +237,7 @@ class _Reading:
         """Put what stands in TREE into VALUES, table by table."""
         for name, value in tree.items():
             here = path + (name,)
-            key = _dotted(here)
+            key = dotted(here)
             node = schema.get(name, schema.get("*"))
             if key in IGNORED:
                 self.notes.append(f"{Problem(self.file, self.line(here), f'{key} is ignored')}: "
@@ -281,12 +249,12 @@ class _Reading:
             elif not isinstance(value, dict):
                 self.wrong(self.line(here), f"{key} must be a table: [{key}]")
             else:
-                inner = values.setdefault(name, _defaults(node))
+                inner = values.setdefault(name, defaults(node))
                 self.take(value, node, here, inner)
 
     def take_option(self, option: Option, path: tuple[str, ...], value: Any,
                     values: dict[str, Any]) -> None:
-        key = _dotted(path)
+        key = dotted(path)
         if not _has_type(value, option.type):
             self.wrong(self.line(path), f"{key} must be {_TYPE_NAMES[option.type]}")
             return
@@ -342,19 +310,14 @@ def _lines_of_keys(lines: list[str]) -> dict[tuple[str, ...], int]:
     return found
 
 
-def _dotted(path: tuple[str, ...]) -> str:
-    return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part)
-                    for part in path)
-
-
 def _unknown(name: str, path: tuple[str, ...], schema: dict[str, Any]) -> str:
-    key = _dotted(path + (name,))
+    key = dotted(path + (name,))
     if _SECRET.search(name) and name + "_file" in schema:
         return (f"{key} is not an option: a secret never stands here; put it into a file with "
                 f"mode 0600 and name that in {name}_file")
     near = difflib.get_close_matches(name, [known for known in schema if known != "*"], 1)
     if near:
-        return f"unknown key {key}; did you mean {_dotted(path + (near[0],))}?"
+        return f"unknown key {key}; did you mean {dotted(path + (near[0],))}?"
     last = {option.key.rsplit(".", 1)[-1]: option.key for option in OPTIONS
             if "*" not in option.key}
     near = difflib.get_close_matches(name, last, 1, 0.8)
@@ -373,66 +336,3 @@ def _has_type(value: Any, wanted: Any) -> bool:
     if wanted == dict[str, str]:
         return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
     return type(value) is wanted
-
-
-# ---- writing ------------------------------------------------------------------------------------
-
-def _render_table(lines: list[str], path: tuple[str, ...], schema: dict[str, Any],
-                  values: dict[str, Any]) -> None:
-    tables = {name: node for name, node in schema.items() if isinstance(node, dict)}
-    maps = {name: node for name, node in schema.items()
-            if isinstance(node, Option) and node.type == dict[str, str]}
-    for name, node in schema.items():
-        if name not in tables and name not in maps:
-            _render_option(lines, node, name, values.get(name, node.default))
-    for name, node in maps.items():
-        _render_map(lines, path + (name,), node, values.get(name, {}))
-    for name, node in tables.items():
-        if "*" in node:
-            _render_named(lines, path + (name,), node, values.get(name, {}))
-        if any(inner != "*" for inner in node):
-            _render_header(lines, path + (name,), SECTION_TEXTS[".".join(path + (name,))])
-            _render_table(lines, path + (name,),
-                          {inner: leaf for inner, leaf in node.items() if inner != "*"},
-                          values.get(name, {}))
-
-
-def _render_header(lines: list[str], path: tuple[str, ...], text: str, mark: str = "") -> None:
-    if lines[-1]:
-        lines.append("")
-    lines.extend([f"# ---- {text}", f"{mark}[{_dotted(path)}]"])
-
-
-def _render_option(lines: list[str], option: Option, name: str, value: Any,
-                   mark: str = "") -> None:
-    shown = f"{name} = {_toml(value)}"
-    lines.append(f"# {option.text}")
-    lines.append(mark + shown if value != option.default else f"#{shown}")
-
-
-def _render_map(lines: list[str], path: tuple[str, ...], option: Option,
-                values: dict[str, str]) -> None:
-    _render_header(lines, path, option.text)
-    lines.extend(f"{_dotted((name,))} = {_toml(value)}" for name, value in values.items())
-    lines.append('#"gpt-3.5-turbo" = "llama3.2"')
-
-
-def _render_named(lines: list[str], path: tuple[str, ...], node: dict[str, Any],
-                  values: dict[str, Any]) -> None:
-    """Tables with names of the owner's choice; one in comments shows the keys."""
-    text = SECTION_TEXTS[".".join(path) + ".*"]
-    for name, inner in values.items():
-        _render_header(lines, path + (name,), text)
-        for key, option in node["*"].items():
-            _render_option(lines, option, key, inner.get(key, option.default))
-    _render_header(lines, path + ("NAME",), text, "#")
-    for key, option in node["*"].items():
-        _render_option(lines, option, key, option.default)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

@@ -6,6 +6,7 @@ Secrets are no options: those that end in `_file` name a 0600 file that holds on
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -304,3 +305,38 @@ IGNORED = {                          # keys of the first Pylon that mean nothing
     "pricing.base_rate_msats_per_token": "prices are set per 1000 tokens now",
     "pricing.model_multipliers": "prices of single models stand in [pricing.models.NAME]",
 }
+
+
+# ---- the table as a tree ------------------------------------------------------------------------
+
+def _schema() -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for option in OPTIONS:
+        *tables, name = option.key.split(".")
+        node = tree
+        for table in tables:
+            node = node.setdefault(table, {})
+        node[name] = option
+    return tree
+
+
+SCHEMA = _schema()
+
+
+def defaults(schema: dict[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries with every default."""
+    values: dict[str, Any] = {}
+    for name, node in schema.items():
+        if name == "*":
+            continue
+        if isinstance(node, dict):
+            values[name] = defaults(node)
+        else:
+            values[name] = node.default.copy() if hasattr(node.default, "copy") else node.default
+    return values
+
+
+def dotted(path: tuple[str, ...]) -> str:
+    """A key as it is written in a file."""
+    return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part)
+                    for part in path)

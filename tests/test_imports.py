@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 RANKS = [name for line in """
     errors states units home failpoints
-    options config log role crypto
+    options template config log role crypto
     nostr identity
     store relays backends wallets control
     provider customer

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from pylon.control import client, server
+from pylon.control import client, listener, server
 from pylon.control.server import Server
 from pylon.errors import ControlError, NotRunning, UsageError
 from pylon.home import Home
@@ -174,7 +174,7 @@ def test_h92_another_user_is_refused_by_the_kernels_word_not_by_the_mode(home, s
 
 def test_on_the_systems_node_the_group_may_ask_but_not_change(home, serve, openagents, effects,
                                                               monkeypatch):
-    monkeypatch.setattr(server, "SYSTEM_OPENAGENTS", openagents)
+    monkeypatch.setattr(listener, "SYSTEM_OPENAGENTS", openagents)
     serve()
     assert stat.S_IMODE(os.stat(home.socket).st_mode) == 0o660
     for place in (openagents, home.root):
