@@ -34,7 +34,7 @@ class Role:
         self._rung = False                      # guarded by _bell
         self._stopping = False                  # guarded by _bell; never goes back
         self._resting = 0                       # >0 while the thread waits for something to do
-        self._trouble = Repeated(log, logging.ERROR)
+        self._step_trouble = Repeated(log, logging.ERROR)
 
     # -- for the subclass --
 
@@ -118,7 +118,7 @@ class Role:
                 self._pause(pause)
                 pause = min(pause * 2, BACKOFF_MAX_SECS)
             else:
-                self._trouble.over("%s: works again", self.name)
+                self._step_trouble.over("%s: works again", self.name)
                 pause = BACKOFF_FIRST_SECS
         try:
             self.leave()
@@ -126,9 +126,9 @@ class Role:
             log.exception("%s: could not end cleanly", self.name)
 
     def _tell(self, err: BaseException) -> None:
-        if self._trouble.count == 0:
+        if self._step_trouble.count == 0:
             log.error("%s: unexpected failure; going on after a pause", self.name, exc_info=err)
-        self._trouble.failed("%s: %s: %s", self.name, type(err).__name__, err)
+        self._step_trouble.failed("%s: %s: %s", self.name, type(err).__name__, err)
 
     def _pause(self, secs: float) -> None:
         """Only a stop ends a back-off; a ring stays rung for the next wait."""
