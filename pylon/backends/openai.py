@@ -18,7 +18,7 @@ from pylon.backends.stream import Stream
 from pylon.backends.wire import Wire
 from pylon.errors import BackendError
 
-FINISH_SECS = 2.0           # for usage and [DONE], after the last token
+FINISH_SECS = 1.0           # for usage and [DONE], after the last token
 DONE = b"[DONE]"
 _REASONS = ("stop", "length", "content_filter")
 _CONTEXT_KEYS = ("max_model_len", "context_length", "context_window", "n_ctx")

@@ -72,3 +72,20 @@ def test_with_a_daemon(openagents, backend, places):
         assert "nobody sells" in node.run("compute", "--swarm", **places).stdout
     finally:
         node.stop()
+
+
+def test_a_reload_takes_other_backends_and_a_failure_shows(openagents, backend, wait_for):
+    """The daemon's own word on its backends, as `pylon status` shows it."""
+    text = ('relays = []\nrequire_payment = false\nbackend_preference = ["one"]\n'
+            '[backends.one]\ntype = "llamacpp"\nurl = "{}"\n')
+    node = Node(openagents, text.format(f"http://127.0.0.1:{free_port()}")).init()
+    node.start()
+    try:
+        assert not node.status()["backend_states"][0]["available"]
+        assert node.status()["default_backend"] is None
+        node.configure(text.format(backend.url))
+        node.run("reload")
+        wait_for(lambda: node.status()["default_backend"] == "one")
+        assert node.status()["backend_states"][0]["models"] == [MODEL]
+    finally:
+        node.stop()
