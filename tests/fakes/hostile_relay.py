@@ -252,6 +252,9 @@ class NeverReads(Visit):
 
 
 class ReadsSlowly(Visit):
+    async def greet(self):
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+
     async def read_frame(self):
         await asyncio.sleep(0.01)
         return await super().read_frame()

@@ -1,6 +1,7 @@
 """The pool and real relays: nostr-sdk's in Rust with and without NIP-42 and TLS, and by `make
 test-real` the Python and the node one, which disagree with it."""
 
+import socket
 import threading
 import time
 
@@ -250,8 +251,16 @@ def test_bytes_are_bounded_too(make_pool):
         assert sum(map(len, took)) == connection.MAX_QUEUED_BYTES // len(event.to_json())
 
 
-def test_much_at_once_is_sent_at_the_pace_of_the_relay(make_pool):
+def test_much_at_once_is_sent_at_the_pace_of_the_relay(make_pool, monkeypatch):
     """Four megabytes for a relay that reads slowly are no reason to hang up on it."""
+    real = connection.open_stream
+
+    def with_small_buffer(*args):
+        stream = real(*args)
+        stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        return stream
+
+    monkeypatch.setattr(connection, "open_stream", with_small_buffer)
     with HostileRelay("reads_slowly") as slow:
         pool, oks = make_pool([slow.url]), Oks()
         wait_for(pool.connected)
