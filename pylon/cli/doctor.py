@@ -14,7 +14,7 @@ from pylon.home import Home
 from pylon.units import format_sats
 
 if TYPE_CHECKING:
-    from pylon.cli import probes
+    from pylon.cli.finding import Finding, Patient
 
 _MARKS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "bad": ("BAD", "red")}
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("pylon").setLevel(logging.CRITICAL)    # findings tell all, and only once
     config, problems = configuration.read(args.home, args.config)
     patient = probes.examine(args.home, config, problems)
-    findings: list[probes.Finding] = []
+    findings: list[Finding] = []
     for probe in probes.probes():
         for finding in _survive(probe, patient):
             findings.append(finding)
@@ -48,18 +48,18 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_FAILED if args.strict and not well else EXIT_OK
 
 
-def _survive(probe: object, patient: probes.Patient) -> list[probes.Finding]:
+def _survive(probe: object, patient: Patient) -> list[Finding]:
     """A probe that breaks is itself a finding, and does not hide the others."""
     try:
         return list(probe(patient))                 # type: ignore[operator]
     except Exception as err:
         name = getattr(probe, "__name__", "probe").strip("_")
-        from pylon.cli.probes import Finding        # late: as above
+        from pylon.cli.finding import Finding       # late: as above
         return [Finding(name, "bad", f"the probe failed: {type(err).__name__}: {err}",
                         "please report this")]
 
 
-def _show(finding: probes.Finding) -> None:
+def _show(finding: Finding) -> None:
     word, colour = _MARKS[finding.level]
     terminal.say(f"{terminal.colour(word.ljust(5), colour)} {finding.subject + ':':<14}"
                  f"{finding.text}")
@@ -76,7 +76,7 @@ def _show_settings(home: Home, config: Config) -> None:
         terminal.say(f"{name + ':':<20}{value}")
 
 
-def _as_json(findings: list[probes.Finding]) -> dict[str, object]:
+def _as_json(findings: list[Finding]) -> dict[str, object]:
     """The first Pylon's documented shape, and every finding beside it."""
     def of(subject: str) -> list[dict[str, object]]:
         return [f.facts for f in findings if f.subject == subject and f.facts]

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from pylon.cli import probes
+from pylon.cli import outside, probes
 from pylon.daemon import lockfile
 from pylon.store.database import Database
 from tests.fakes.hostile_backend import MODEL, HostileBackend
@@ -161,14 +161,14 @@ def test_a_slow_curve_is_told(doctor, node, monkeypatch):
 
 
 def test_h101_a_clock_in_the_past(doctor, node, monkeypatch):
-    real = probes.time.time
-    monkeypatch.setattr(probes.time, "time", lambda: real() - 50 * 365 * 86400)
+    real = outside.time.time
+    monkeypatch.setattr(outside.time, "time", lambda: real() - 50 * 365 * 86400)
     [(level, text)] = findings(doctor(), "clock")
     assert level == "bad" and "before this program was installed" in text
 
 
 def test_a_clock_that_disagrees_with_the_relays(doctor, node, monkeypatch):
-    monkeypatch.setattr(probes, "_skews", lambda urls, ca_file: [400.0, 395.0, -3.0])
+    monkeypatch.setattr(outside, "_skews", lambda urls, ca_file: [400.0, 395.0, -3.0])
     [(level, text)] = findings(doctor(), "clock")
     assert level == "bad" and "395 s ahead" in text
 
