@@ -203,7 +203,8 @@ OPTIONS: tuple[Option, ...] = (
     _number("limits.output_bytes", 65536, "Longest output of a backend.", _bytes),
 
     _number("relay.connect_secs", 10, "Longest time to connect.", _between(1, 300)),
-    _number("relay.ping_secs", 30, "Time between two pings.", _between(5, 3600)),
+    _number("relay.ping_secs", 30, "A relay that is silent for twice as long, also after a ping, is "
+            "taken for dead.", _between(5, 3600)),
     _number("relay.frame_bytes", 262144, "Longest frame that a relay may send.", _bytes),
     _number("relay.message_bytes", 524288, "Longest message that a relay may send.", _bytes),
     _number("relay.message_secs", 30, "Longest time that one message may take.",
