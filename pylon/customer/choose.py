@@ -191,10 +191,9 @@ def _ends(dealing: Dealing) -> int:
 
 def _ends_of(view: View) -> int:
     """The nearest moment at which something about the candidates changes by itself."""
-    ends = [_ends(d) for d in view.dealings if d.code is None and d.priced]
-    ends += [_patience(d) for d in view.dealings
-             if d.code is None and not d.priced and d.result is None and _patience(d) > view.now]
-    return min([view.order.deadline_at, *ends])
+    standing = [d for d in view.dealings if d.code is None]
+    moments = [_ends(d) if d.priced else _patience(d) for d in standing]
+    return min([view.order.deadline_at, *(at for at in moments if at > view.now)])
 
 
 def _nobody(view: View) -> Step:

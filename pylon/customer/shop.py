@@ -25,11 +25,13 @@ from pylon.nostr.keys import Keys
 from pylon.states import OPEN_ORDERS
 from pylon.store import books, orders
 from pylon.store.database import Database
+from pylon.store.orders import OrderRow
 from pylon.store.spending import Cap, Limits
 from pylon.units import MAX_MSATS, MSATS_PER_SAT, format_sats
 
 ENDS = ("completed", "failed", "expired", "cancelled", "ended")
 MAX_ROWS = 1000
+API = "api"                         # the scope and purpose of what the HTTP endpoint buys
 KEEP_ALIVE_SECS = 15.0              # how often a silent stream asks whether its reader is there
 
 Args = dict[str, Any]
@@ -46,11 +48,16 @@ class Shop:
     config: Callable[[], Config]    # the present one: a reload brings another
 
 
-def owner_terms(config: Config) -> Terms:
-    """Under which a person's orders are paid: so much in 24 hours, and no more."""
-    return Terms("order", None, Limits(caps=(
-        Cap("over-day-limit", config.customer.daily_limit_sats * MSATS_PER_SAT,
-            purposes=("order",)),)))
+def owner_terms(config: Config, order: OrderRow) -> Terms:
+    """Under which the owner's orders are paid: so much in 24 hours, and no more. What the HTTP
+    endpoint buys has a limit of its own and counts for the common one, too."""
+    ours = config.customer.daily_limit_sats * MSATS_PER_SAT
+    caps = [Cap("over-day-limit", ours, purposes=("order", API))]
+    if order.details.get("scope") != API:
+        return Terms("order", None, Limits(caps=tuple(caps)))
+    caps.append(Cap("over-api-limit", config.api.daily_limit_sats * MSATS_PER_SAT,
+                    purposes=(API,)))
+    return Terms(API, None, Limits(caps=tuple(caps)))
 
 
 # ---- asking -------------------------------------------------------------------------------------
@@ -75,8 +82,10 @@ def who(shop: Shop, args: Args) -> dict[str, Any]:
 # ---- acting -------------------------------------------------------------------------------------
 
 def submit(shop: Shop, args: Args) -> dict[str, Any]:
-    """A person's order; see `Draft`. With `auto_pay` it pays up to `max_msats` by itself."""
-    order_id = shop.orders.submit(_draft(shop, args), shop.keys, books.OWNER)
+    """A person's order; see `Draft`. With `auto_pay` it pays up to `max_msats` by itself. With
+    `scope` "api" it is one of the HTTP endpoint's, under its limits."""
+    scope = API if args.get("scope") == API else None
+    order_id = shop.orders.submit(_draft(shop, args), shop.keys, books.OWNER, scope)
     return show.order(shop.db, order_id)
 
 
@@ -158,7 +167,10 @@ def _draft(shop: Shop, args: Args) -> Draft:
 
 def _limit(shop: Shop, args: Args) -> int:
     """What one order may cost: never above the configuration's word."""
-    most = shop.config().customer.max_sats_per_job * MSATS_PER_SAT
+    config = shop.config()
+    if args.get("scope") == API:
+        return config.api.max_sats_per_call * MSATS_PER_SAT
+    most = config.customer.max_sats_per_job * MSATS_PER_SAT
     asked = _number(args, "max_msats", 1, MAX_MSATS, most)
     if asked > most:
         raise Refused("amount-too-large", f"{format_sats(asked)} for one order is above "

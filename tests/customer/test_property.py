@@ -231,7 +231,7 @@ LEADS_TO = {Next.SENT: OrderState.SENT, Next.ACCEPT: OrderState.ACCEPTED,
             Next.FAIL: OrderState.FAILED, Next.EXPIRE: OrderState.EXPIRED}
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(view=views)
 def test_decide_keeps_every_rule_on_any_rows(view):
     order = view.order
