@@ -203,8 +203,8 @@ OPTIONS: tuple[Option, ...] = (
     _number("limits.output_bytes", 65536, "Longest output of a backend.", _bytes),
 
     _number("relay.connect_secs", 10, "Longest time to connect.", _between(1, 300)),
-    _number("relay.ping_secs", 30, "A relay that is silent for twice as long, also after a ping, is "
-            "taken for dead.", _between(5, 3600)),
+    _number("relay.ping_secs", 30, "A relay that is silent for twice as long, also after a ping, "
+            "is taken for dead.", _between(5, 3600)),
     _number("relay.frame_bytes", 262144, "Longest frame that a relay may send.", _bytes),
     _number("relay.message_bytes", 524288, "Longest message that a relay may send.", _bytes),
     _number("relay.message_secs", 30, "Longest time that one message may take.",
@@ -246,8 +246,9 @@ OPTIONS: tuple[Option, ...] = (
     _flag("api.buy", False, "Buy from the market what the local backends cannot do."),
     _number("api.max_sats_per_call", 50, "Most that one call may cost.", _sats),
     _number("api.daily_limit_sats", 500, "Most that calls may cost in 24 hours.", _sats),
-    _text("api.token_file", "", "File that holds the bearer token, mode 0600; needed to listen "
-          "beyond this machine."),
+    _text("api.token_file", "", "File that holds the bearer token, mode 0600. Empty: api.token "
+          "among the home's secrets, made when a token is needed (to buy, or to listen beyond "
+          "this machine)."),
 
     _flag("host.auto_start_agents", True, "Wake agents on their heartbeat and triggers."),
     _number("host.max_concurrent_ticks", 2, "Ticks at the same time.", _between(1, 64)),

@@ -103,6 +103,9 @@ class Deliveries:
 
     def expire(self, mono: float) -> None:
         """Answer for the relay where it does not."""
+        due = self.due_at()
+        if due is None or mono < due:
+            return
         for delivery in [one for one in self._open.values() if one.due_at <= mono]:
             self._finish(delivery, False, peer_text(delivery.refused) if delivery.refused
                          else "error: the relay did not answer")
