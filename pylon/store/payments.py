@@ -100,7 +100,8 @@ def reserve(db: Database, intent: Intent, limits: Limits, now: int,
             uptime: Uptime | None = None) -> PaymentRow:
     """Decide and reserve in one transaction. Raises Refused, with a code, and changes nothing."""
     uptime = uptime or Uptime.read()
-    spending.start_clock(db, now, uptime)
+    if now < spending.EARLIEST_AT:
+        raise Refused("clock-wrong", "the machine's clock is before this program was made")
     with db.transaction(durable=True) as tx:
         _refuse_second(tx, intent)
         if intent.purpose == REFUND:

@@ -1,8 +1,8 @@
 """Spending: what an account may spend, decided inside the transaction that reserves it.
 
 A limit counts what was paid and what is still on its way, with the fee or the fee's cap. Windows
-roll in real seconds: `counts_at` runs with the machine's uptime and never goes back, so setting
-the clock neither reopens a window nor closes it for ever. A node that may not spend has reasons,
+roll in real seconds: `counts_at` runs with the machine's uptime, so setting the clock neither
+reopens a window nor closes it for ever. A node that may not spend has reasons,
 words that are stored; each is taken away by whoever set it.
 """
 
@@ -29,6 +29,7 @@ _WHY = {UNDERFUNDED: "the wallet holds less than what belongs to agents and cust
         BY_OWNER: "the owner stopped all spending"}
 
 _FROZEN, _CLOCK = "spending_frozen", "spending_clock"
+EARLIEST_AT = 1_790_000_000         # 2026-09-21: a clock before this is wrong, and buys nothing
 
 # What one payment counts for: nothing once it failed, the fee instead of its cap once it is paid.
 _COST = ("CASE state WHEN 'failed' THEN 0 WHEN 'succeeded' "
@@ -154,29 +155,30 @@ def available(db: Database, account: str) -> int:
 
 # ---- the clock of the windows -------------------------------------------------------------------
 
-def start_clock(db: Database, now: int, uptime: Uptime) -> None:
-    """Fix where a new boot's spending time starts, in a transaction of its own: a refusal that
-    rolls back must not leave it to a later, perhaps wrong, wall clock."""
-    value = meta.get(db, _CLOCK)
-    if value is None or value.split()[0] != uptime.boot_id:
-        with db.transaction(durable=True) as tx:
-            clock_in(tx, now, uptime)
+def keep_time(db: Database, now: int, uptime: Uptime) -> None:
+    """Note the time: at the start of a boot, and now and then. In a transaction of its own: a
+    refusal that rolls back must not leave it to a later, perhaps wrong, wall clock."""
+    with db.transaction(durable=False) as tx:
+        clock_in(tx, now, uptime)
 
 
 def clock_in(tx: sqlite3.Connection, now: int, uptime: Uptime) -> int:
     """The spending time: real seconds, which neither jump nor go back.
 
-    Within one boot it runs with the uptime from where it stood first. A new boot starts at the
-    wall clock, but never before the last payment.
+    Within one boot it runs with the uptime. Over a reboot it goes on by what the wall clock shows
+    beyond the latest time that it ever showed: a clock that was set back, or that is behind
+    because the machine has none of its own, adds nothing.
     """
     row = tx.execute("SELECT value FROM meta WHERE key = ?", (_CLOCK,)).fetchone()
-    last = tx.execute("SELECT coalesce(max(counts_at), 0) FROM payments").fetchone()[0]
-    if row is not None:
-        boot_id, started_at, started_secs = row["value"].split()
-        if boot_id == uptime.boot_id and uptime.secs >= int(started_secs):
-            return max(last, int(started_at) + uptime.secs - int(started_secs))
-    at = max(last, now)
-    meta.put(tx, _CLOCK, f"{uptime.boot_id} {at} {uptime.secs}")
+    if row is None:
+        at = latest = max(now, EARLIEST_AT)
+    else:
+        boot_id, *numbers = row["value"].split()
+        at, secs, latest = map(int, numbers)
+        same_boot = boot_id == uptime.boot_id and uptime.secs >= secs
+        at += uptime.secs - secs if same_boot else max(0, now - latest)
+    at = max(at, tx.execute("SELECT coalesce(max(counts_at), 0) FROM payments").fetchone()[0])
+    meta.put(tx, _CLOCK, f"{uptime.boot_id} {at} {uptime.secs} {max(latest, now)}")
     return at
 
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pylon.errors import PylonError
 from pylon.log import Repeated
 from pylon.role import Role
-from pylon.store import books, external
+from pylon.store import books, external, spending
 from pylon.store.database import Database
 from pylon.store.external import Cover, Moved
+from pylon.store.spending import Uptime
 from pylon.units import format_sats
 from pylon.wallets.wallet import Movement, Wallet
 
@@ -92,6 +93,7 @@ class Auditor(Role):
         self._trouble = Repeated(log, logging.WARNING)
 
     def step(self, now: int) -> None:
+        spending.keep_time(self._db, now, Uptime.read())
         self.wait(CHECK_SECS if self._covered(now) else CHECK_AGAIN_SECS)
 
     def _covered(self, now: int) -> bool:

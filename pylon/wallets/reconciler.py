@@ -37,6 +37,7 @@ class Reconciler(Role):
         self._on_decided = on_decided or _nothing_with
         self._monotonic = monotonic
         self._timers: dict[int, _Timer] = {}            # by payment id; this role's thread only
+        self._knows_time = False                        # this boot's time was noted
         self._hints: set[str | None] = set()            # guarded by _hints_lock
         self._hints_lock = threading.Lock()
         self._trouble = Repeated(log, logging.WARNING)
@@ -54,7 +55,9 @@ class Reconciler(Role):
         Returns the payments that failed by it. Called before anybody pays, and by each step for
         what a full disk or a bug interrupted while running.
         """
-        spending.start_clock(self._db, now, self._payer.clock.uptime())
+        if not self._knows_time:
+            spending.keep_time(self._db, now, self._payer.clock.uptime())
+            self._knows_time = True
         failed = []
         for row in self._open():
             if row.state == P.RESERVED:

@@ -42,6 +42,7 @@ class Paying(RuleBasedStateMachine):
         home.create()
         self.purse = Purse(home)
         self.purse.fund(AGENT, FUNDS)
+        self.purse.reconciler.step(self.purse.clock.now())      # as a daemon does when it starts
         self.limit = 100_000
         self.real = 0                       # seconds that truly passed
         self.reserved: list[tuple[int, int]] = []   # (payment id, when in real time)
