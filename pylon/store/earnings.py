@@ -61,8 +61,12 @@ def grouped(db: Database | ReadOnly, by: str, since: int = 0) -> list[sqlite3.Ro
     Days newest first, the others by what they brought.
     """
     order = "name DESC" if by == "day" else "amount_msats DESC, name"
+    name = _GROUPS[by]
+    if by == "model" and not db.query("SELECT 1 FROM pragma_table_info('jobs') "
+                                      "WHERE name = 'model'"):
+        name = "'-'"                # a database that this version has not opened for writing yet
     return db.query(
-        f"SELECT {_GROUPS[by]} AS name, sum(e.amount_msats) AS amount_msats, "
+        f"SELECT {name} AS name, sum(e.amount_msats) AS amount_msats, "
         "count(DISTINCT e.job_id) AS jobs FROM earnings e LEFT JOIN jobs j ON j.id = e.job_id "
         f"WHERE e.earned_at >= ? GROUP BY 1 ORDER BY {order}", (since,))
 
