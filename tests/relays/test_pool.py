@@ -4,6 +4,7 @@ test-real` the Python and the node one, which disagree with it."""
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -370,6 +371,24 @@ def test_a_guest_that_becomes_the_nodes_own(make_pool, good):
     pool.reload([good.url])
     wait_for(lambda: ear.eose == [good.url])
     assert state_of(pool, good.url).own
+
+
+# ---- idleness ------------------------------------------------------------------------------------
+
+def test_an_idle_relay_does_not_wake_its_thread(make_pool, good):
+    pool = make_pool([good.url])
+    ear = ear_on(pool, filters=[{"kinds": [5998]}])
+    wait_for(lambda: ear.eose)
+    thread = next(one for one in threading.enumerate() if one.name.startswith("relay:"))
+    started, before = time.monotonic(), wakes(thread)
+    wait_for(lambda: time.monotonic() - started > 1.5)
+    assert wakes(thread) - before <= 1
+
+
+def wakes(thread):
+    """How often a thread has gone to sleep so far."""
+    status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+    return int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
 
 
 # ---- the end -------------------------------------------------------------------------------------
