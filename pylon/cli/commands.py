@@ -21,7 +21,9 @@ COMMANDS = (
     ("providers", "who sells what, and what we know of them"),
     ("infer", "one prompt for a local backend"),
     ("compute", "what could think for this node, here and in the market"),
+    ("api", "serve an OpenAI-compatible endpoint, from here or from the market"),
     ("explain", "why a job, order, payment or tick went as it did"),
+    ("demo", "see a job sold, from a stranger's order to the settled books"),
     ("whoami", "who this node is: npub, key and home"),
 )
 

@@ -14,9 +14,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from pylon.api.opening import open_endpoint
 from pylon.backends.registry import Prober, Registry
 from pylon.control.server import Peer
 from pylon.customer.customer import Customer
+from pylon.customer.shop import follow, submit
 from pylon.daemon.daemon import Daemon
 from pylon.daemon.inbox import Deadline
 from pylon.errors import ConfigError, UsageError, WalletError
@@ -95,7 +97,7 @@ class Node(Daemon):
     def more_steps(self) -> tuple[Callable[[], None], ...]:
         return (self._open_relays, self._open_wallet, self._start_backends,
                 self._start_paying, self._start_customer, self._start_provider,
-                self._show_facts)
+                self._start_api, self._show_facts)
 
     @property
     def wallet(self) -> Wallet | None:
@@ -206,6 +208,17 @@ class Node(Daemon):
         self.provider.stop(max(0.0, deadline.left() - STOP_MARGIN_SECS))
         self.publisher.flush(min(2.0, max(0.0, deadline.left())))
         self._journal("WentOffline", {})
+
+    def _start_api(self) -> None:
+        if not self.config.api.enabled:
+            return
+        assert self.customer is not None
+        shop = self.customer.shop
+        endpoint = open_endpoint(self.config, self.home, self.registry, partial(submit, shop),
+                                 partial(follow, shop))
+        endpoint.start()
+        self.add_part("api", lambda deadline: endpoint.stop())
+        self.facts["api"] = lambda: {"host": endpoint.host, "port": endpoint.port}
 
     def _show_facts(self) -> None:
         self.facts["stats"] = lambda: {
