@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from pylon.crypto import secp
 from pylon.errors import InvalidMessage
+from pylon.nostr import bech32
 from pylon.units import MAX_MSATS
 
 T = TypeVar("T")
@@ -28,12 +29,12 @@ MAX_DESCRIPTION_BYTES = 639         # 1023 five-bit words
 PREFIXES = {"lnbc": "mainnet", "lntb": "testnet", "lntbs": "signet", "lnbcrt": "regtest"}
 _PREFIX_OF = {network: prefix for prefix, network in PREFIXES.items()}
 
-_CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
-_VALUE_OF = {char: value for value, char in enumerate(_CHARSET)}
+# The field types, each at the place of its five bits.
+_TYPES = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _HRP = re.compile(r"(lnbcrt|lntbs|lnbc|lntb)(?:([1-9][0-9]{0,19})([munp])?)?\Z", re.ASCII)
 _PMSATS = {"": 10**14, "m": 10**11, "u": 10**8, "n": 10**5, "p": 10**2}    # thousandths of a msat
 
-_SIGNATURE_WORDS, _TIME_WORDS, _CHECKSUM_WORDS = 104, 7, 6
+_SIGNATURE_WORDS, _TIME_WORDS = 104, 7
 _HOP_BYTES = 51
 _FALLBACK_BYTES = {0: (20, 32), 1: (32,), 17: (20,), 18: (20,)}
 # Bits that an invoice may make compulsory: variable onion 8, payment secret 14, basic MPP 16,
@@ -90,13 +91,15 @@ class _Fields:
 
 def decode(text: str) -> Bolt11:
     """Parse and verify an invoice. Raises InvalidMessage."""
-    hrp, words = _unbech32(text)
+    if not isinstance(text, str):
+        raise InvalidMessage("not an invoice")
+    hrp, words = bech32.decode_words(text, MAX_CHARS)
     match = _HRP.match(hrp)
     if match is None:
         raise InvalidMessage(f"no invoice of a network we know: {hrp[:12]!r}")
     if len(words) < _TIME_WORDS + _SIGNATURE_WORDS:
         raise InvalidMessage("invoice too short")
-    signed, signature = words[:-_SIGNATURE_WORDS], _to_bytes(words[-_SIGNATURE_WORDS:])
+    signed, signature = words[:-_SIGNATURE_WORDS], bech32.to_bytes(words[-_SIGNATURE_WORDS:])
     fields = _read_fields(signed[_TIME_WORDS:])
     _require(fields)
     created_at = _number(signed[:_TIME_WORDS])
@@ -123,23 +126,23 @@ def encode(network: str, amount_msats: int | None, payment_hash: str, descriptio
     if (description is None) == (description_hash is None):
         raise InvalidMessage("an invoice has a description or its hash")
     words = _words_of(created_at, _TIME_WORDS)
-    words += _field("p", _to_words(_bytes32(payment_hash)))
-    words += _field("s", _to_words(_bytes32(payment_secret)))
+    words += _field("p", bech32.to_words(_bytes32(payment_hash)))
+    words += _field("s", bech32.to_words(_bytes32(payment_secret)))
     if description is not None:
-        words += _field("d", _to_words(description.encode()))
+        words += _field("d", bech32.to_words(description.encode()))
     if description_hash is not None:
-        words += _field("h", _to_words(_bytes32(description_hash)))
+        words += _field("h", bech32.to_words(_bytes32(description_hash)))
     if metadata is not None:
-        words += _field("m", _to_words(bytes.fromhex(metadata)))
+        words += _field("m", bech32.to_words(bytes.fromhex(metadata)))
     words += _field("x", _words_of(expiry_secs))
     words += _field("c", _words_of(min_final_cltv))
     if features:
         words += _field("9", _words_of(features))
     for hops in routes:
-        words += _field("r", _to_words(b"".join(_hop_bytes(hop) for hop in hops)))
+        words += _field("r", bech32.to_words(b"".join(_hop_bytes(hop) for hop in hops)))
     hrp = _hrp(network, amount_msats)
     signature, recovery = secp.sign_recoverable(secret32, _digest(hrp, words))
-    return _bech32(hrp, words + _to_words(signature + bytes([recovery])))
+    return bech32.encode_words(hrp, words + bech32.to_words(signature + bytes([recovery])))
 
 
 # ---- amounts ------------------------------------------------------------------------------------
@@ -182,23 +185,23 @@ def _read_fields(words: list[int]) -> _Fields:
         data, start = words[start:start + size], start + size
         if len(data) < size:
             raise InvalidMessage("invoice field cut short")
-        _read_field(fields, _CHARSET[head[0]], data)
+        _read_field(fields, _TYPES[head[0]], data)
     return fields
 
 
 def _read_field(fields: _Fields, kind: str, data: list[int]) -> None:
     if kind == "p" and len(data) == 52:
-        fields.payment_hash = _once(fields.payment_hash, _to_bytes(data), kind)
+        fields.payment_hash = _once(fields.payment_hash, bech32.to_bytes(data), kind)
     elif kind == "s" and len(data) == 52:
-        fields.payment_secret = _once(fields.payment_secret, _to_bytes(data), kind)
+        fields.payment_secret = _once(fields.payment_secret, bech32.to_bytes(data), kind)
     elif kind == "h" and len(data) == 52:
-        fields.description_hash = _once(fields.description_hash, _to_bytes(data), kind)
+        fields.description_hash = _once(fields.description_hash, bech32.to_bytes(data), kind)
     elif kind == "n" and len(data) == 53:
-        fields.payee = _once(fields.payee, _to_bytes(data), kind)
+        fields.payee = _once(fields.payee, bech32.to_bytes(data), kind)
     elif kind == "d":
         fields.description = _once(fields.description, _text(data), kind)
     elif kind == "m":
-        fields.metadata = _once(fields.metadata, _to_bytes(data), kind)
+        fields.metadata = _once(fields.metadata, bech32.to_bytes(data), kind)
     elif kind == "x":
         fields.expiry_secs = _number(data, bits=35)
     elif kind == "c":
@@ -206,7 +209,7 @@ def _read_field(fields: _Fields, kind: str, data: list[int]) -> None:
     elif kind == "9":
         fields.features = _number(data)
     elif kind == "r":
-        fields.routes.append(tuple(_hops(_to_bytes(data))))
+        fields.routes.append(tuple(_hops(bech32.to_bytes(data))))
     elif kind == "f":
         _check_fallback(data)
 
@@ -235,7 +238,7 @@ def _require(fields: _Fields) -> None:
 
 def _text(data: list[int]) -> str:
     try:
-        return _to_bytes(data).decode()
+        return bech32.to_bytes(data).decode()
     except UnicodeDecodeError as err:
         raise InvalidMessage("invoice description is not UTF-8") from err
 
@@ -281,24 +284,10 @@ def _payee(hrp: str, signed: list[int], signature: bytes, named: bytes | None) -
 def _digest(hrp: str, words: list[int]) -> bytes:
     padded = words + [0] * (-len(words) % 8)        # to a byte boundary, with zero bits
     bits = len(words) * 5
-    return hashlib.sha256(hrp.encode() + _to_bytes(padded)[:-(-bits // 8)]).digest()
+    return hashlib.sha256(hrp.encode() + bech32.to_bytes(padded)[:-(-bits // 8)]).digest()
 
 
-# ---- five-bit words and bech32 ------------------------------------------------------------------
-
-def _to_words(data: bytes) -> list[int]:
-    pad = -len(data) * 8 % 5
-    return _words_of(int.from_bytes(data, "big") << pad, (len(data) * 8 + pad) // 5)
-
-
-def _to_bytes(words: list[int]) -> bytes:
-    """Whole bytes; bits that are left over must be zero."""
-    size, rest = divmod(len(words) * 5, 8)
-    number = _number(words)
-    if number & ((1 << rest) - 1):
-        raise InvalidMessage("invoice padding is not zero")
-    return (number >> rest).to_bytes(size, "big")
-
+# ---- five-bit words -----------------------------------------------------------------------------
 
 def _number(words: list[int], bits: int | None = None) -> int:
     number = 0
@@ -320,7 +309,7 @@ def _words_of(number: int, size: int | None = None) -> list[int]:
 def _field(kind: str, words: list[int]) -> list[int]:
     if len(words) > 1023:
         raise InvalidMessage(f"too long for the {kind!r} field of an invoice")
-    return [_VALUE_OF[kind], len(words) >> 5, len(words) & 31, *words]
+    return [_TYPES.index(kind), len(words) >> 5, len(words) & 31, *words]
 
 
 def _bytes32(value: str) -> bytes:
@@ -331,40 +320,3 @@ def _bytes32(value: str) -> bytes:
     if len(data) != 32:
         raise InvalidMessage("not 32 bytes")
     return data
-
-
-def _polymod(values: Iterable[int]) -> int:
-    check = 1
-    for value in values:
-        top = check >> 25
-        check = (check & 0x1ffffff) << 5 ^ value
-        for place, generator in enumerate((0x3b6a57b2, 0x26508e6d, 0x1ea119fa, 0x3d4233dd,
-                                           0x2a1462b3)):
-            if top >> place & 1:
-                check ^= generator
-    return check
-
-
-def _expanded(hrp: str) -> list[int]:
-    return [ord(char) >> 5 for char in hrp] + [0] + [ord(char) & 31 for char in hrp]
-
-
-def _bech32(hrp: str, words: list[int]) -> str:
-    check = _polymod([*_expanded(hrp), *words, 0, 0, 0, 0, 0, 0]) ^ 1
-    return hrp + "1" + "".join(_CHARSET[word] for word in words + _words_of(check, 6))
-
-
-def _unbech32(text: str) -> tuple[str, list[int]]:
-    """The readable part and the words without the checksum; BIP 173 without its 90 characters."""
-    if not isinstance(text, str) or len(text) > MAX_CHARS or not text.isascii():
-        raise InvalidMessage("not an invoice")
-    lower = text.lower()
-    if text not in (lower, text.upper()):
-        raise InvalidMessage("invoice in mixed case")
-    hrp, one, data = lower.rpartition("1")
-    if not one or not hrp.isprintable() or not _VALUE_OF.keys() >= set(data):
-        raise InvalidMessage("not an invoice")
-    words = [_VALUE_OF[char] for char in data]
-    if len(words) < _CHECKSUM_WORDS or _polymod(_expanded(hrp) + words) != 1:
-        raise InvalidMessage("invoice checksum wrong: it was mistyped or cut")
-    return hrp, words[:-_CHECKSUM_WORDS]

@@ -7,6 +7,7 @@ the headers trickle. What a secret was sent with is never repeated in an error.
 
 from __future__ import annotations
 
+import http.client
 import io
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 
 from pylon.errors import InvalidMessage, WalletDenied, WalletError, WalletUnreachable
 from pylon.log import peer_text
@@ -25,6 +27,8 @@ CONNECT_SECS = 10
 CALL_SECS = 20
 MAX_ANSWER_BYTES = 4 * 1024 * 1024      # a page of a thousand payments has about a megabyte
 _DENIED = (401, 403)
+# Each of the houses below has errors of its own; ValueError is among them.
+_BROKEN = (requests.RequestException, HTTPError, http.client.HTTPException, OSError, ValueError)
 
 
 class Answer:
@@ -102,7 +106,7 @@ class Api:
                     headers={"Accept": "application/json", "Accept-Encoding": "identity",
                              "User-Agent": "Pylon"}, **body)
                 data = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False)
-            except Exception as err:    # requests, urllib3, http.client and ssl each have their own
+            except _BROKEN as err:
                 raise WalletUnreachable(f"no answer from the wallet at {self.url}: "
                                         f"{_reason(err)}") from None
         return _judge(response.status_code, data)

@@ -270,8 +270,10 @@ class Ledger:
                          row["at"], row["description"]) for row in rows]
 
     def watch(self, on_change: OnChange) -> None:
-        with self._reading() as tx:
+        with self._writing() as tx:         # what changed before is looked up anyway
             self._seen_change = tx.execute("SELECT coalesce(max(id), 0) FROM change").fetchone()[0]
+            tx.execute("DELETE FROM change WHERE account = ? AND id < ?",
+                       (self.node, self._seen_change))
         self._doorbell = Doorbell(self.name, self._doorbell_path,
                                   lambda: self._look_for_changes(on_change))
 

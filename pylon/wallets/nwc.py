@@ -48,6 +48,7 @@ class Nwc:
     def __init__(self, connection: nip47.Connection, network: str,
                  pool_factory: PoolFactory) -> None:
         self.network = network
+        self._lud16 = peer_text(connection.lud16 or "")
         self.can_hold = False           # until the wallet says so; written by relays' threads
         self.pushes = False
         self._methods: frozenset[str] = frozenset()
@@ -265,7 +266,8 @@ class Nwc:
                 "name": peer_text(str(said.get("alias", ""))), "encryption": offered.encryption,
                 "methods": sorted(peer_text(word) for word in offered.methods),
                 "notifications": sorted(peer_text(word) for word in offered.notifications),
-                "relays": self._line.relays(), "can_pay": "pay_invoice" in offered.methods}
+                "relays": self._line.relays(), "lud16": self._lud16,
+                "can_pay": "pay_invoice" in offered.methods}
 
     def close(self) -> None:
         self._line.close()
