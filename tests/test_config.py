@@ -159,7 +159,8 @@ def test_h98_ten_megabytes_are_refused_at_once(home, write):
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"])
 def test_h98_a_byte_order_mark_is_told(home, write, mark):
     write(mark + b"name = 'x'\n")
-    assert "byte order mark" in problems_of(home)[0] and f"{home.config}:1: " in problems_of(home)[0]
+    [problem] = problems_of(home)
+    assert problem.startswith(f"{home.config}:1: ") and "byte order mark" in problem
 
 
 def test_h98_crlf_is_read_and_lines_still_count(home, write):

@@ -99,7 +99,8 @@ def test_the_systems_home_lets_its_group_pass_and_nobody_else(home, monkeypatch)
     with pytest.raises(HomeError):
         home.check()
     home.root.chmod(0o710)
-    home.config.touch(0o610)
+    home.config.touch()
+    home.config.chmod(0o610)
     with pytest.raises(HomeError):
         home.check()
 

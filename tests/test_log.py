@@ -195,5 +195,6 @@ def test_many_threads_write_whole_lines(file_log, home):
         thread.start()
     for thread in threads:
         thread.join()
-    lines = [line for path in home.root.glob("pylon.log*") for line in path.read_text().splitlines()]
+    lines = [line for path in home.root.glob("pylon.log*")
+             for line in path.read_text().splitlines()]
     assert all(line.endswith("z" * 40) for line in lines)

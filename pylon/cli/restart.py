@@ -10,7 +10,7 @@ from pylon.control import client
 from pylon.control.protocol import STOP_SECS
 from pylon.daemon import detach
 from pylon.daemon.process import harden
-from pylon.errors import ControlError, NotRunning
+from pylon.errors import ControlError, NotRunning, UsageError
 from pylon.home import Home
 
 OWN_HOME = True
@@ -39,9 +39,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _as_it_runs(home: Home) -> tuple[str, str]:
-    """Mode and configuration file of the running daemon."""
+    """Mode and configuration file of the running daemon. Raises UsageError for one that
+    somebody else keeps up."""
     try:
         daemon = client.call(home, "StatusJson")["daemon"]
-        return daemon["mode"], daemon["config_file"]
     except (NotRunning, ControlError):
         return "both", ""
+    if daemon["foreground"]:
+        raise UsageError("this daemon runs in the foreground, so whoever started it must restart "
+                         "it; under systemd: systemctl restart pylon")
+    return daemon["mode"], daemon["config_file"]

@@ -1,5 +1,7 @@
 """Commands run in this process, and a node that needs nothing of the world outside."""
 
+import os
+
 import pytest
 
 from pylon import identity
@@ -11,7 +13,18 @@ OFFLINE = "relays = []\nenable_payments = false\nrequire_payment = false\nbacken
 
 
 @pytest.fixture
-def pylon(capfd, openagents):
+def tame(monkeypatch):
+    """Commands harden their process; this one has more tests to run."""
+    before = os.umask(0o022)
+    os.umask(before)
+    for module in ("init", "start", "restart"):
+        monkeypatch.setattr(f"pylon.cli.{module}.harden", lambda: os.umask(0o077))
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def pylon(capfd, openagents, tame):
     """Run one command: (exit status, stdout, stderr)."""
     def run(*words):
         capfd.readouterr()

@@ -7,7 +7,10 @@ import pytest
 from pylon import identity
 from pylon.cli import main
 from pylon.nostr import nip06
+from tests.cli.conftest import tame
 from tests.node import Node
+
+__all__ = ["tame"]
 
 OFFLINE = """relays = []
 enable_payments = false
@@ -42,7 +45,7 @@ def alien():
 
 
 @pytest.fixture
-def pylon(node, capfd):
+def pylon(node, capfd, tame):
     """A `pylon` command in this process: (exit status, stdout, stderr). Not for `start`."""
     def run(*words):
         capfd.readouterr()

@@ -501,6 +501,13 @@ def test_restart_keeps_mode_and_file(node, tmp_path):
     assert after["pid"] != before["pid"]
 
 
+def test_restart_leaves_a_foreground_daemon_to_its_keeper(node, pylon):
+    node.start()
+    code, _, err = pylon("restart")
+    assert code == 2 and "systemctl restart pylon" in err
+    assert client.daemon_pid(node.home) == node.daemon.pid
+
+
 def test_restart_with_a_wrong_configuration_keeps_the_daemon(node):
     pid = started(node)
     node.configure("nam = 1\n")
