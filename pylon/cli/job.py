@@ -6,24 +6,20 @@ import argparse
 import os
 import secrets
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-from pylon.cli import terminal
+from pylon.cli import job_show, terminal
+from pylon.cli.job_wait import Waiting
 from pylon.cli.terminal import printable
 from pylon.control import client
 from pylon.errors import EXIT_FAILED, EXIT_OK, NotRunning, PylonError, Refused, UsageError
-from pylon.home import Home
 from pylon.units import format_sats, parse_count, parse_duration, parse_sats
 
 MAX_INPUT_BYTES = 1_000_000         # more is not even read; the order's own limit is far below
 ASK_SECS = 15.0                     # an encrypted order may have to find its provider first
-SILENCE_SECS = 60.0                 # the daemon's stream shows signs of life more often
 RESULT_SECS = 60
 POLICIES = ("free", "cheap", "fast", "trusted")
-MARKS = {"new": "[pend]", "sent": "[pend]", "accepted": "[proc]", "paid": "[proc]",
-         "completed": "[done]", "failed": "[fail]", "expired": "[fail]", "cancelled": "[fail]"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +100,7 @@ def _submit(args: argparse.Namespace) -> int:
         return EXIT_OK
     if not args.json:
         terminal.tell(f"order {order['id']}")
-    return _Waiting(args, order["id"], args.stream and not args.json).run({})
+    return Waiting(args.home, order["id"], args.json, args.stream).run({})
 
 
 def _asked(args: argparse.Namespace) -> dict[str, Any]:
@@ -165,172 +161,19 @@ def _param(text: str) -> tuple[str, str]:
     return name, value
 
 
-# ---- waiting ------------------------------------------------------------------------------------
-
-class _Waiting:
-    """Follows one order to its end; the answer on stdout, everything else on stderr."""
-
-    def __init__(self, args: argparse.Namespace, order_id: str, stream: bool) -> None:
-        self.home, self.json, self.order_id = args.home, args.json, order_id
-        self.stream = stream
-        self.shown = ""                 # of the answer
-        self.ended: str | None = None
-        self.reason = ""
-
-    def run(self, asked: dict[str, Any]) -> int:
-        try:
-            for update in client.stream(self.home, "JobFollow", {"id": self.order_id, **asked},
-                                        SILENCE_SECS):
-                self.take(update)
-        except KeyboardInterrupt:
-            terminal.tell(f"\nnot waiting any more; the order goes on: pylon job result "
-                          f"{self.order_id[:16]}")
-            raise
-        return self.leave()
-
-    def take(self, update: dict[str, Any]) -> None:
-        event = update["event"]
-        if event == "partial":
-            self.partial(update["text"])
-        elif event == "state":
-            self.ended = update["state"]
-            self.reason = update["error"] or ""
-        elif event in ("completed", "failed", "expired", "cancelled"):
-            self.ended, self.reason = event, update.get("reason", "")
-        elif event == "timeout":
-            self.reason = "no result yet"
-        elif event in _TALK and not self.json:
-            terminal.tell(_TALK[event](update))
-
-    def partial(self, text: str) -> None:
-        if self.stream:
-            self.shown += text
-            sys.stdout.write(printable(text))
-            sys.stdout.flush()
-
-    def leave(self) -> int:
-        order = client.call(self.home, "JobStatus", {"id": self.order_id})
-        if self.json:
-            terminal.print_json(order)
-        elif order["state"] == "completed":
-            self.answer(order["result"] or "")
-            terminal.tell(_bill(order))
-        else:
-            if self.shown:
-                terminal.say()
-            terminal.tell(f"pylon: order {order['id'][:16]} {_WHY.get(order['state'], 'goes on')}"
-                          f": {order['error'] or self.reason or 'no result yet'}")
-        return EXIT_OK if order["state"] == "completed" else EXIT_FAILED
-
-    def answer(self, result: str) -> None:
-        """What was not shown yet, or all of it where it came out differently."""
-        if self.shown and result.startswith(self.shown):
-            terminal.say(printable(result[len(self.shown):]))
-        else:
-            terminal.say(("\n" if self.shown else "") + printable(result))
-
-
-_WHY = {"failed": "failed", "expired": "has expired", "cancelled": "was cancelled"}
-
-
-def _provider(update: dict[str, Any]) -> str:
-    return str(update.get("provider") or "?")[:8]
-
-
-_TALK: dict[str, Callable[[dict[str, Any]], str]] = {
-    "sent": lambda u: "sent: a relay has it",
-    "processing": lambda u: f"{_provider(u)} works on it",
-    "quote": lambda u: f"{_provider(u)} asks {format_sats(u['amount_msats'])}",
-    "refused": lambda u: f"{_provider(u)} is out ({u['code']}): {printable(u['reason'])}",
-    "asked-next": lambda u: f"asking {_provider(u)} next",
-    "accepted": lambda u: f"chosen: {_provider(u)} for {format_sats(u['amount_msats'])} "
-                          f"({u['why']})",
-    "paid": lambda u: f"paid {format_sats(u['amount_msats'])}, fee "
-                      f"{format_sats(u['fee_msats'] or 0)}",
-    "payment-failed": lambda u: f"not paid: {printable(u['reason'])}",
-    "payment-required": lambda u: f"{_provider(u)} wants {format_sats(u['amount_msats'])}: allow "
-                                  f"it with: pylon job pay {u['id'][:16]}\n{u['bolt11']}",
-}
-
-
-def _bill(order: dict[str, Any]) -> str:
-    paid = order["payment"]
-    cost = "free"
-    if paid is not None:
-        cost = format_sats(paid["amount_msats"] + (paid["fee_msats"] or 0))
-        cost += "" if paid["state"] == "succeeded" else " (held until it is delivered)"
-    return f"done in {order['ended_at'] - order['created_at']} s by {order['provider']}: {cost}"
-
-
 # ---- looking ------------------------------------------------------------------------------------
 
-def ask(home: Home, name: str, args: dict[str, Any]) -> dict[str, Any]:
-    """What only looks: from the daemon, else from the store itself."""
-    try:
-        return dict(client.call(home, name, args))
-    except NotRunning:
-        return _look(home, name, args)
-
-
-def _look(home: Home, name: str, args: dict[str, Any]) -> dict[str, Any]:
-    from pylon.customer import show             # late: a daemon mostly answers without all this
-    from pylon.store import orders              # late: as above
-    from pylon.store.database import ReadOnly   # late: as above
-    if not home.database.exists():
-        raise PylonError(f"{home.database} does not exist: this node has ordered nothing yet")
-    db = ReadOnly(home.database)
-    try:
-        if name == "JobList":
-            return {"orders": [show.summary(row) for row in orders.latest(db, args["limit"])]}
-        return show.order(db, show.find(db, args["id"]))
-    finally:
-        db.close()
-
-
 def _status(args: argparse.Namespace) -> int:
-    order = ask(args.home, "JobStatus", {"id": args.id})
+    order = job_show.ask(args.home, "JobStatus", {"id": args.id})
     if args.json:
         terminal.print_json(order)
     else:
-        _show(order)
+        job_show.show(order)
     return EXIT_OK
 
 
-def _show(order: dict[str, Any]) -> None:
-    say = terminal.say
-    say(f"order      {order['id']}")
-    say(f"state      {order['state']}" + (f" ({order['code']}: {printable(order['error'])})"
-                                          if order["code"] else ""))
-    say(f"kind       {order['kind']}" + (f", model {order['model']}" if order["model"] else "")
-        + (", encrypted" if order["encrypted"] else ""))
-    say(f"submitted  {_when(order['created_at'])}")
-    say(f"prompt     {_head(order['prompt'])}")
-    if order["payment"]:
-        say(f"payment    {format_sats(order['payment']['amount_msats'])}, "
-            f"{order['payment']['state']}")
-    for one in order["providers"]:
-        say(f"provider   {one['provider']}  {_deal(one)}")
-    if order["result"] is not None:
-        say(f"result     {len(order['result'])} characters: pylon job result {order['id'][:16]}")
-
-
-def _deal(one: dict[str, Any]) -> str:
-    facts = []
-    if one["amount_msats"]:
-        facts.append(f"asked {format_sats(one['amount_msats'])}")
-    elif one["offered_at"]:
-        facts.append("works without a price")
-    if one["paid_msats"]:
-        facts.append("was paid")
-    if one["delivered_at"]:
-        facts.append("delivered")
-    if one["code"]:
-        facts.append(f"out: {printable(one['reason'] or one['code'])}")
-    return ", ".join(facts) or "has not answered"
-
-
 def _result(args: argparse.Namespace) -> int:
-    order = ask(args.home, "JobStatus", {"id": args.id})
+    order = job_show.ask(args.home, "JobStatus", {"id": args.id})
     secs = parse_duration(args.timeout)
     if order["result"] is not None:
         if args.json:
@@ -345,7 +188,7 @@ def _result(args: argparse.Namespace) -> int:
         terminal.tell(f"pylon: no result: the order is {order['state']}")
         return EXIT_FAILED
     try:
-        return _Waiting(args, order["id"], False).run(
+        return Waiting(args.home, order["id"], args.json).run(
             {"timeout_secs": secs, "fetch_secs": min(secs, 3600)})
     except NotRunning:
         raise NotRunning(f"the order is {order['state']} and its result is not here yet; the "
@@ -353,21 +196,20 @@ def _result(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    answer = ask(args.home, "JobList", {"limit": _count(args.limit, "--limit")})
+    answer = job_show.ask(args.home, "JobList", {"limit": _count(args.limit, "--limit")})
     if args.json:
         terminal.print_json(answer)
         return EXIT_OK
     if not answer["orders"]:
         terminal.say("nothing was ordered yet")
     for order in answer["orders"]:
-        terminal.say(f"{MARKS[order['state']]} {_when(order['created_at'])}  {order['id'][:16]}  "
-                     f"{_head(order['prompt'], 30)}")
+        terminal.say(job_show.line(order))
     return EXIT_OK
 
 
 def _explain(args: argparse.Namespace) -> int:
     from pylon.cli import explain               # late: only this action
-    order = ask(args.home, "JobStatus", {"id": args.id})
+    order = job_show.ask(args.home, "JobStatus", {"id": args.id})
     args.id = order["id"]
     return explain.run(args)
 
@@ -392,7 +234,7 @@ def _pay(args: argparse.Namespace) -> int:
             return EXIT_FAILED
     client.call(args.home, "JobPay", {"id": order["id"], "max_msats": limit,
                                       "request_id": secrets.token_hex(16)})
-    return _Waiting(args, order["id"], False).run({})
+    return Waiting(args.home, order["id"], args.json).run({})
 
 
 def _cancel(args: argparse.Namespace) -> int:
@@ -410,17 +252,6 @@ def _count(text: str, what: str) -> int:
         return parse_count(text)
     except ValueError:
         raise UsageError(f"{what} {text!r} is not a number") from None
-
-
-def _when(at: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def _head(text: str | None, most: int = 60) -> str:
-    """The beginning of a text in one line, cut between characters."""
-    line = " ".join((text or "(forgotten)").split())
-    line = "".join(char if char.isprintable() else "\ufffd" for char in line)
-    return line if len(line) <= most else line[:most - 1] + "…"
 
 
 _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {

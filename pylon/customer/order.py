@@ -5,7 +5,8 @@ it waits on its doorbell and is started and stopped by the daemon. Every event b
 `choose.decide` says from the rows alone what is next: so SIGKILL at any instant costs nothing but
 time, and `resume` goes on where the rows stand. An order is stored before it is sent and
 subscribed to before it is published. It is paid through the payer under its own id as the action
-key: never twice, and never a second invoice unless the first has failed for certain.
+key: never twice, and never a second invoice unless the first has failed for certain. The steps
+themselves are the `clerk`'s.
 
 Kill points: B1 signed, not stored; B2 stored, not sent; B3 and B4 a quote read, and stored
 (`notebook`); B5 quote accepted (A1 to A6 inside the payer); B6 the payer has answered, the order
@@ -18,13 +19,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
-from pylon.customer import choose, draft, replies
+from pylon.customer import draft
 from pylon.customer.buyer import Buyer, Errand, Terms
-from pylon.customer.choose import Next, Step, View
+from pylon.customer.clerk import LATE_SECS, Clerk, Pool
 from pylon.customer.draft import Draft
 from pylon.customer.live import Listener, Live
 from pylon.customer.notebook import Notebook
@@ -33,10 +34,9 @@ from pylon.failpoints import hit
 from pylon.log import short
 from pylon.nostr.event import Event
 from pylon.nostr.keys import Keys
-from pylon.relays.subscription import Subscription
 from pylon.role import Role
-from pylon.states import OPEN_ORDERS, OrderState, PaymentState
-from pylon.store import journal, orders, payments, providers
+from pylon.states import OPEN_ORDERS, OrderState
+from pylon.store import journal, orders
 from pylon.store.database import Database
 from pylon.store.orders import OrderRow
 from pylon.store.providers import Dealing
@@ -49,20 +49,7 @@ BUYERS = 2
 MAX_OPEN = 200                      # orders under way at once
 MAX_INBOX = 2000                    # events that wait; more are dropped, relays still have them
 MAX_TRIES = 5                       # of an event that cannot be dealt with
-MAX_STEPS = 100                     # of one order in a row; more is a bug, not a life
-LATE_SECS = 86400                   # a result that was paid for is listened for so long
 DELETION = 5
-# Refusals that speak against this one invoice; all others are about our own money.
-INVOICE_FAULTS = ("invoice-taken", "invoice-expired", "bad-invoice", "own-invoice", "wrong-hash")
-
-
-class Pool(Protocol):
-    """What is needed of `relays.pool.Pool`."""
-
-    def subscribe(self, sub: Subscription) -> None: ...
-    def unsubscribe(self, name: str) -> None: ...
-    def usable(self, urls: Sequence[str]) -> list[str]: ...
-    def own_urls(self) -> list[str]: ...
 
 
 class Orders(Role):
@@ -85,11 +72,10 @@ class Orders(Role):
         self._db, self._pool, self._payer = db, pool, payer
         self._ring, self._keys_for, self._terms_for = ring, keys_for, terms_for
         self._find_targets = find_targets
-        self._notebook = Notebook(db, payer.network, own_pubkey)
         self._wall, self._steady = wall, steady
-        self._turn = threading.RLock()              # one order at a time; guards all below
-        self._live: dict[str, Live] = {}
-        self._by_event: dict[str, str] = {}         # our event ids -> order ids
+        self._turn = threading.RLock()              # one order at a time; guards the clerk
+        self._clerk = Clerk(db, pool, Notebook(db, payer.network, own_pubkey), pay=self._pay,
+                            on_events=self._on_events, ring=ring, wall=wall, steady=steady)
         self._inbox: deque[tuple[Event | str, int]] = deque()   # events and ids of orders to
         #                                             look at, and how often it was tried already
         self._dropped = 0
@@ -123,7 +109,7 @@ class Orders(Role):
         late = orders.undelivered(self._db, now - LATE_SECS)
         with self._turn:
             for order in [*found, *late]:
-                live = self._reopen(order)
+                live = self._clerk.reopen(order, self._keys_for(order))
                 live.retry = order.state == S.ACCEPTED
                 if order not in found:
                     live.ends_at = self._steady() + LATE_SECS
@@ -149,17 +135,17 @@ class Orders(Role):
                                           "address set [relay] allow_private = true")
         targets = [wish.provider] if wish.provider else self._targets(wish)
         with self._turn:
-            if len(self._live) >= MAX_OPEN:
+            if len(self._clerk.live) >= MAX_OPEN:
                 raise Refused("too-many-orders", f"{MAX_OPEN} orders are under way already")
             order, event = self._sign(wish, keys, account, scope, targets)
             hit("B1")
-            live = self._open(order, keys, {event.id: order.target})
+            live = self._clerk.open(order, keys, {event.id: order.target})
             if listener is not None:
                 live.listeners.append(listener)
             try:
                 orders.submit(self._db, order, event, order.created_at)
             except PylonError:
-                self._close(live)
+                self._clerk.close(live)
                 raise
         try:
             hit("B2")
@@ -193,7 +179,7 @@ class Orders(Role):
     def authorise(self, order_id: str, max_msats: int) -> None:
         """The owner allows an order to pay up to `max_msats`. Raises Refused."""
         with self._turn:
-            order = self._known(order_id)
+            order = self._clerk.known(order_id)
             if order.state not in (S.NEW, S.SENT):
                 raise Refused("not-open", f"the order is {order.state}")
             now = int(self._wall())
@@ -206,17 +192,17 @@ class Orders(Role):
     def cancel(self, order_id: str) -> None:
         """Take an order back. Raises Refused once money is promised for it."""
         with self._turn:
-            order = self._known(order_id)
+            order = self._clerk.known(order_id)
             if order.state in (S.ACCEPTED, S.PAID):
                 raise Refused("being-paid", "a payment for it is under way; it goes on")
             if order.state not in OPEN_ORDERS:
                 raise Refused("not-open", f"the order is {order.state} already")
             now = int(self._wall())
             orders.cancel(self._db, order, self._deletion(order, now), now)
-            live = self._live.get(order_id)
+            live = self._clerk.live.get(order_id)
             if live is not None:
                 live.tell("cancelled")
-                self._close(live)
+                self._clerk.close(live)
         self._ring()
 
     def _deletion(self, order: OrderRow, now: int) -> Event | None:
@@ -233,10 +219,10 @@ class Orders(Role):
         order that ended without one. Raises Refused.
         """
         with self._turn:
-            order = self._known(order_id)
-            live = self._live.get(order_id)
+            order = self._clerk.known(order_id)
+            live = self._clerk.live.get(order_id)
             if live is None and fetch_secs > 0 and order.state in (S.FAILED, S.EXPIRED):
-                live = self._reopen(order)
+                live = self._clerk.reopen(order, self._keys_for(order))
                 live.ends_at = live.due_at = self._steady() + fetch_secs
                 self.wake()
             if live is not None:
@@ -251,7 +237,7 @@ class Orders(Role):
 
     def unfollow(self, order_id: str, listener: Listener) -> None:
         with self._turn:
-            live = self._live.get(order_id)
+            live = self._clerk.live.get(order_id)
             if live is not None and listener in live.listeners:
                 live.listeners.remove(listener)
 
@@ -267,20 +253,14 @@ class Orders(Role):
         if order.state in OPEN_ORDERS:
             ended.wait(timeout_secs)
         self.unfollow(order_id, listener)
-        return self._known(order_id)
-
-    def _known(self, order_id: str) -> OrderRow:
-        order = orders.get(self._db, order_id)
-        if order is None:
-            raise Refused("unknown-order", f"there is no order {order_id[:16]}")
-        return order
+        return self._clerk.known(order_id)
 
     # ---- what wakes an order --------------------------------------------------------------------
 
     def published(self, event_ids: Iterable[str]) -> None:
         """Relays have accepted these events; some may be ours. Any thread."""
         for event_id in event_ids:
-            order_id = self._by_event.get(event_id)
+            order_id = self._clerk.by_event.get(event_id)
             if order_id is not None:
                 self._look(order_id)
 
@@ -291,10 +271,6 @@ class Orders(Role):
     def _look(self, order_id: str) -> None:
         self._inbox.append((order_id, 0))
         self.wake()
-
-    def _wanted(self, event: Event) -> bool:
-        """Cheap, unverified: does it name one of our events?"""
-        return replies.order_event(event, self._by_event) is not None
 
     def _on_events(self, relay: str, events: list[Event]) -> None:
         """On a relay's thread."""
@@ -316,9 +292,9 @@ class Orders(Role):
         try:
             with self._turn:
                 if isinstance(item, str):
-                    self._advance(item)
+                    self._clerk.advance(item)
                 else:
-                    self._hear(item, again=tries > 0)
+                    self._clerk.hear(item, again=tries > 0)
         except Exception as err:
             if isinstance(err, StoreFull) or tries < MAX_TRIES:
                 self._inbox.appendleft((item, tries + 1))
@@ -328,243 +304,34 @@ class Orders(Role):
         """Orders whose time has come are looked at; those that were only listened to, closed."""
         now = self._steady()
         with self._turn:
-            for live in [one for one in self._live.values()
+            for live in [one for one in self._clerk.live.values()
                          if one.due_at is not None and one.due_at <= now]:
                 live.due_at = None
                 if live.ends_at is not None and live.ends_at <= now:
                     live.tell("ended")
-                    self._close(live)
+                    self._clerk.close(live)
                 else:
                     self._inbox.append((live.order_id, 0))
 
     def _pause_secs(self) -> float | None:
         """Until the next order is due; None without any."""
         with self._turn:
-            due = [one.due_at for one in self._live.values() if one.due_at is not None]
+            due = [one.due_at for one in self._clerk.live.values() if one.due_at is not None]
         return max(0.0, min(due) - self._steady()) if due else None
 
-    def _hear(self, event: Event, again: bool) -> None:
-        """A message of a provider: written down, and acted upon."""
-        order_id = self._by_event.get(replies.order_event(event, self._by_event) or "")
-        live = self._live.get(order_id or "")
-        if live is None or not live.may_speak(event.pubkey, event.kind != replies.FEEDBACK):
-            return
-        if self._notebook.take(live, self._known(live.order_id), event, self._now(live)) or again:
-            self._advance(live.order_id)
-
-    # ---- what is done about it ------------------------------------------------------------------
-
-    def _advance(self, order_id: str) -> None:
-        """Take every step that the rows allow."""
-        live = self._live.get(order_id)
-        if live is not None and live.paying:
-            return                      # its buyer will report, and then it is looked at again
-        for _ in range(MAX_STEPS):
-            view = self._view(order_id, live)
-            if view is None:
-                return
-            step = choose.decide(view)
-            if live is not None:
-                live.due_at = None if step.until is None else \
-                    self._steady() + max(0, step.until - view.now)
-            if not self._take(view, step, live):
-                return
-        raise AssertionError(f"order {order_id} does not come to rest")
-
-    def _view(self, order_id: str, live: Live | None) -> View | None:
-        order = orders.get(self._db, order_id)
-        if order is None:
-            return None                 # a payment of something else than an order
-        now = self._now(live) if live is not None else int(self._wall())
-        dealings = providers.of_order(self._db, order_id)
-        payment = payments.by_action(self._db, order_id) if order.tries else None
-        chosen = next((d for d in dealings if d.provider == order.provider), None)
-        if payment is not None and (chosen is None
-                                    or payment.payment_hash != chosen.payment_hash):
-            payment = None              # an earlier try, which failed for certain
-        if (live is not None and live.retry and payment is not None
-                and payment.state == PaymentState.FAILED):
-            payment = None              # a crash came between the intent and the wallet's word
-        histories = providers.histories(self._db, {d.provider for d in dealings}) \
-            if order.state == S.SENT else {}
-        reached = order.state != S.NEW or orders.reached_a_relay(self._db, order_id)
-        return View(order, dealings, payment.state if payment else None, reached, now, histories)
-
-    def _now(self, live: Live) -> int:
-        return int(live.clock + self._steady())
-
-    def _take(self, view: View, step: Step, live: Live | None) -> bool:
-        """Do one step; False when there is nothing more to do now."""
-        order, dealing, now = view.order, step.dealing, view.now
-        if step.what == Next.WAIT:
-            if live is not None and live.ends_at is not None:
-                live.due_at = live.ends_at
-            elif live is not None and order.state not in OPEN_ORDERS:
-                self._tell_end(order, live)     # a failure had interrupted it
-            return False
-        if step.what == Next.ASK_OWNER:
-            return self._ask_owner(dealing, live)
-        if step.what == Next.SENT:
-            with self._db.transaction(durable=False) as tx:
-                orders.advance(tx, order.id, S.SENT, now)
-                journal.add(tx, "OrderSent", order.id, {}, now)
-            self._say(live, "sent")
-            return True
-        if step.what == Next.ASK_NEXT:
-            return self._ask_next(order, live, now)
-        if step.what == Next.PAY:
-            return self._pay(order, dealing, live)
-        assert dealing is not None or step.what in (Next.FAIL, Next.EXPIRE)
-        if step.what == Next.STRIKE and dealing is not None:
-            with self._db.transaction(durable=False) as tx:
-                providers.strike(tx, order.id, dealing.provider, step.code, step.reason, now)
-            self._say(live, "refused", provider=dealing.provider, code=step.code,
-                      reason=step.reason)
-        elif step.what == Next.ACCEPT and dealing is not None:
-            orders.accept(self._db, order, dealing, step.reason, now)
-            hit("B5")
-            self._say(live, "accepted", provider=dealing.provider,
-                      amount_msats=dealing.amount_msats, why=step.reason)
-        elif step.what == Next.FALL_BACK:
-            orders.fall_back(self._db, order, step.code, step.reason, now)
-            self._say(live, "payment-failed", provider=order.provider, reason=step.reason)
-        elif step.what == Next.PAID:
-            return self._paid(order, live, now)
-        elif step.what == Next.DELIVER and dealing is not None:
-            return self._deliver(order, dealing, live, now)
-        else:
-            return self._end(order, step, live, now)
-        return True
-
-    def _say(self, live: Live | None, event: str, **facts: Any) -> None:
-        if live is not None:
-            live.tell(event, **facts)
-
-    def _ask_owner(self, dealing: Dealing | None, live: Live | None) -> bool:
-        if live is not None and dealing is not None and not live.asked_owner:
-            live.asked_owner = True
-            live.tell("payment-required", provider=dealing.provider,
-                      amount_msats=dealing.amount_msats, bolt11=dealing.bolt11,
-                      expires_at=dealing.expires_at)
-        return False
-
-    def _ask_next(self, order: OrderRow, live: Live | None, now: int) -> bool:
-        """The same order for the next provider, under an event of its own."""
-        if live is None or live.keys is None:
-            return self._end(order, Step(Next.FAIL, code="no-keys", reason="the keys that signed "
-                                         "it are not there"), live, now)
-        _, event = draft.with_event(order, live.keys, order.targets[0], now)
-        live.asked[event.id] = order.targets[0]
-        self._by_event[event.id] = order.id
-        self._subscribe(order, live)
-        orders.ask_next(self._db, order, event, now)
-        self._ring()
-        live.tell("asked-next", provider=order.targets[0])
-        return True
-
-    def _pay(self, order: OrderRow, dealing: Dealing | None, live: Live | None) -> bool:
-        """Hand the order to a buyer; nothing else happens to it until he reports."""
-        if live is None or dealing is None:
-            raise AssertionError(f"order {order.id} is accepted, and nobody holds it")
-        live.paying, live.retry = True, False
-        live.tell("paying", provider=dealing.provider, amount_msats=dealing.amount_msats)
-
+    def _pay(self, order: OrderRow, dealing: Dealing, live: Live) -> None:
+        """Hand an accepted order to a buyer."""
         def done(refusal: Refused | None, finished: bool) -> None:
             try:
                 with self._turn:
-                    live.paying, live.retry = False, not finished
-                    if refusal is not None:
-                        self._not_paid(order.id, live, refusal)
+                    self._clerk.paid_or_not(live, refusal, finished)
             finally:
                 self._look(order.id)
         self._errands.append(Errand(order, dealing, self._terms_for(order), done))
         for buyer in self._buyers:
             buyer.wake()
-        return False
-
-    def _not_paid(self, order_id: str, live: Live, refusal: Refused) -> None:
-        """Refused before anything was reserved: another provider may do where the invoice was
-        at fault; where it is about our own money, none would."""
-        order = self._known(order_id)
-        if order.state != S.ACCEPTED:
-            return
-        now = self._now(live)
-        if refusal.code in INVOICE_FAULTS:
-            orders.fall_back(self._db, order, refusal.code, str(refusal), now)
-            live.tell("payment-failed", provider=order.provider, reason=str(refusal))
-        else:
-            self._end(order, Step(Next.FAIL, code=refusal.code, reason=str(refusal)), live, now)
-
-    def _paid(self, order: OrderRow, live: Live | None, now: int) -> bool:
-        row = payments.by_action(self._db, order.id)
-        if row is None or row.state != PaymentState.SUCCEEDED:
-            raise AssertionError(f"order {order.id} is called paid, and its payment is not")
-        orders.paid(self._db, order, row.amount_msats, row.fee_msats or 0, now)
-        hit("B7")
-        self._say(live, "paid", provider=order.provider, amount_msats=row.amount_msats,
-                  fee_msats=row.fee_msats)
-        return True
-
-    def _deliver(self, order: OrderRow, dealing: Dealing, live: Live | None, now: int) -> bool:
-        orders.complete(self._db, order, dealing, now)
-        hit("B10")
-        log.info("order %s: completed by %s, %d characters", short(order.id),
-                 short(dealing.provider), len(dealing.result or ""))
-        if live is not None:
-            self._tell_end(self._known(order.id), live)
-        return order.state == S.ACCEPTED        # its payment may have been decided meanwhile
-
-    def _end(self, order: OrderRow, step: Step, live: Live | None, now: int) -> bool:
-        state = S.EXPIRED if step.what == Next.EXPIRE else S.FAILED
-        orders.end(self._db, order, state, step.code, step.reason, now)
-        level = logging.WARNING if order.state == S.PAID else logging.INFO
-        log.log(level, "order %s: %s: %s (%s)", short(order.id), state, step.reason, step.code)
-        if live is not None:
-            self._tell_end(self._known(order.id), live, order.state == S.PAID)
-        return False
-
-    def _tell_end(self, order: OrderRow, live: Live, owes_us: bool = False) -> None:
-        """Everybody who waits hears how it ended; a result that was paid for may still come."""
-        if order.state == S.COMPLETED:
-            live.tell("completed", provider=order.provider, result=order.result)
-        else:
-            live.tell(order.state.value, code=order.code, reason=order.error_message)
-        if owes_us:
-            live.ends_at = live.due_at = self._steady() + LATE_SECS
-        else:
-            self._close(live)
-
-    # ---- listening ------------------------------------------------------------------------------
-
-    def _reopen(self, order: OrderRow) -> Live:
-        """Listen (again) for an order that is stored."""
-        live = self._live.get(order.id)
-        if live is not None:
-            return live
-        return self._open(order, self._keys_for(order), orders.asked(self._db, order.id))
-
-    def _open(self, order: OrderRow, keys: Keys | None, asked: dict[str, str | None]) -> Live:
-        live = Live(order.id, keys, asked, max(self._wall(), order.updated_at) - self._steady())
-        self._live[order.id] = live
-        for event_id in asked:
-            self._by_event[event_id] = order.id
-        self._subscribe(order, live)
-        return live
-
-    def _subscribe(self, order: OrderRow, live: Live) -> None:
-        """By our events' ids alone: some providers name no `p`, some have clocks that are slow."""
-        self._pool.subscribe(Subscription(
-            name=f"order-{order.id[:16]}",
-            filters=[{"kinds": [replies.FEEDBACK, order.kind + 1000], "#e": list(live.asked)}],
-            on_events=self._on_events, wanted=self._wanted, relays=order.relays or None))
-
-    def _close(self, live: Live) -> None:
-        self._live.pop(live.order_id, None)
-        for event_id in live.asked:
-            self._by_event.pop(event_id, None)
-        self._pool.unsubscribe(f"order-{live.order_id[:16]}")
 
     def states(self) -> dict[str, int]:
         """For `status`: how many orders are under way."""
-        return {"open": sum(1 for one in list(self._live.values()) if one.ends_at is None),
-                "listening": len(self._live), "dropped": self._dropped}
+        return {"open": sum(1 for one in list(self._clerk.live.values()) if one.ends_at is None),
+                "listening": len(self._clerk.live), "dropped": self._dropped}

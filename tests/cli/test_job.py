@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pylon.cli import job, main, terminal
+from pylon.cli import main, terminal
 from pylon.customer import draft
 from tests.customer.real import running
 from tests.fakes.dishonest_provider import DishonestProvider
@@ -245,7 +245,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason(run, words, status, says):
 
 def test_answers_cannot_steer_the_terminal(monkeypatch):
     monkeypatch.setattr(terminal, "is_terminal", lambda: True)
-    assert job.printable("a\x1b[2Jb\nc\u202e") == "a\ufffd[2Jb\nc\ufffd"
+    assert terminal.printable("a\x1b[2Jb\nc\u202e") == "a\ufffd[2Jb\nc\ufffd"
 
 
 # ---- without a daemon ---------------------------------------------------------------------------
