@@ -94,11 +94,11 @@ class Gatherer(Role):
                 filters.append({"ids": events})
             if results:
                 filters.append({"#e": results})
-            for relay in {relay for _, _, relay, _ in parsed.inputs if relay}:
-                self._pool.add_relay(relay)
+            hints = self._pool.usable(relay for _, _, relay, _ in parsed.inputs if relay)
             self._pool.subscribe(Subscription(
                 self._name(job.id), filters,
-                lambda relay, arrived: self._arrived(job.id, set(events), set(results), arrived)))
+                lambda relay, arrived: self._arrived(job.id, set(events), set(results), arrived),
+                relays=[*self._pool.own_urls(), *hints] if hints else None))
         return dict(found)
 
     def _arrived(self, job_id: str, events: set[str], results: set[str],
