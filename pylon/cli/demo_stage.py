@@ -112,7 +112,8 @@ class Stage:
             if value:
                 return value
             if time.monotonic() > until:
-                raise PylonError(f"waited {secs:g} s for {what}{self.logs()}")
+                newest = self._processes[-1][0]
+                raise PylonError(f"waited {secs:g} s for {what}{self.log_of(newest)}")
             time.sleep(POLL_SECS)
 
     def check(self) -> None:
@@ -129,9 +130,6 @@ class Stage:
         path = self.place / f"{name}.log"
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         return "".join(f"\n  {name}: {line}" for line in lines[-LOG_LINES:])
-
-    def logs(self) -> str:
-        return "".join(self.log_of(name) for name, _ in self._processes)
 
 
 # The same program again, wherever it was started from and whatever lies in the folder.
