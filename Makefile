@@ -61,7 +61,7 @@ test: $(VENV)/.test  ## the tests
 
 test-real: $(VENV)/.test  ## the tests with the heavy third-party parts (2 GB)
 	@contrib/debian-needs gcc libc6-dev nodejs npm
-	$(VENV)/bin/python -m tests.parts.venvs llama ollama lnbits nostr-relay nostr-dvm node
+	$(VENV)/bin/python -m tests.parts.venvs llama ollama lnbits nostr-relay nostr-dvm node openai
 	$(VENV)/bin/python $(PYTEST) -m real
 
 test-matrix: $(VENV)/.test  ## a crash at every step of the money's way, each kind of crash

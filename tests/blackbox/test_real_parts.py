@@ -41,9 +41,10 @@ def relay_of(name: str):
 
 @pytest.mark.parametrize("name", ["nostr-sdk", "nostr-relay", "node"])
 @pytest.mark.parametrize("server", ["llama", "ollama"])
-def test_a_real_model_answers_a_stranger(name, server, request, make_node, make_stranger, stack):
+def test_a_real_model_answers_a_stranger(name, server, llama, ollama, make_node, make_stranger,
+                                         stack):
     relay = stack.enter_context(relay_of(name))
-    model = request.getfixturevalue(server)
+    model = {"llama": llama, "ollama": ollama}[server]
     node = make_node([relay.url], model.url, model.name,
                      "llamacpp" if server == "llama" else "ollama")
     stranger = make_stranger(relay.url)

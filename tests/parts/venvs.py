@@ -119,9 +119,14 @@ def node(place: Path) -> None:
         "@nostr-relay/core@0.0.40", "@nostr-relay/common@0.0.40", "@nostr-relay/validator@0.0.40")
 
 
+def openai(place: Path) -> None:
+    """The official openai client, and llm, a program that uses such endpoints (60 MB on disk)"""
+    venv(place, "openai==3.54.0", "llm==0.36")
+
+
 RECIPES: dict[str, Callable[[Path], None]] = {
     "llama": llama, "ollama": ollama, "lnbits": lnbits, "nostr-relay": nostr_relay,
-    "nostr-dvm": nostr_dvm, "node": node}
+    "nostr-dvm": nostr_dvm, "node": node, "openai": openai}
 
 
 def main(names: list[str]) -> int:
