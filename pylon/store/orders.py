@@ -251,11 +251,13 @@ def cancel(db: Database, order: OrderRow, event: Event | None, now: int) -> None
         journal.add(tx, "OrderCancelled", order.id, {}, now)
 
 
-def prune(tx: sqlite3.Connection, before: int, content_before: int) -> int:
+def prune(tx: sqlite3.Connection, before: int, content_before: int, limit: int) -> int:
     """Forget the words of orders that ended before `content_before`, and whole orders that
-    ended before `before`, except those that money hangs on. Returns how many were dropped."""
-    tx.execute("UPDATE orders SET prompt = NULL, result = NULL WHERE ended_at < ? AND "
-               "(prompt IS NOT NULL OR result IS NOT NULL)", (content_before,))
-    return tx.execute("DELETE FROM orders WHERE ended_at < ? AND id NOT IN (SELECT order_id "
-                      "FROM dealings WHERE paid_at IS NOT NULL) AND tries = 0",
-                      (before,)).rowcount
+    ended before `before`, except those that money hangs on; at most `limit` of each. Returns
+    how many were dropped."""
+    tx.execute("UPDATE orders SET prompt = NULL, result = NULL WHERE id IN (SELECT id FROM orders "
+               "WHERE ended_at < ? AND (prompt IS NOT NULL OR result IS NOT NULL) LIMIT ?)",
+               (content_before, limit))
+    return tx.execute("DELETE FROM orders WHERE id IN (SELECT id FROM orders WHERE ended_at < ? "
+                      "AND tries = 0 AND id NOT IN (SELECT order_id FROM dealings WHERE paid_at "
+                      "IS NOT NULL) LIMIT ?)", (before, limit)).rowcount

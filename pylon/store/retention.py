@@ -6,7 +6,7 @@ from typing import Any
 
 from pylon.failpoints import hit
 from pylon.states import JobStage
-from pylon.store import jobs, outbox, seen
+from pylon.store import jobs, orders, outbox, seen
 from pylon.store.database import Database
 
 DAY_SECS = 86400
@@ -52,4 +52,6 @@ def prune(db: Database, config: Any, now: int) -> dict[str, int]:
                        "'error')", [(job_id,) for job_id in gone])
         tx.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in gone])
         done["jobs"] = len(gone)
+    with db.transaction(durable=False) as tx:
+        done["orders"] = orders.prune(tx, keep_before, content_before, BATCH_ROWS)
     return done

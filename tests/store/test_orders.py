@@ -134,7 +134,7 @@ def test_what_is_forgotten_and_what_money_hangs_on(db):
         step(db, order.id, S.FAILED)
     with db.transaction(durable=False) as tx:
         providers.touch(tx, paid.id, "p", NOW, paid_at=NOW, paid_msats=1)
-        assert orders.prune(tx, NOW + 10, NOW + 10) == 1
+        assert orders.prune(tx, NOW + 10, NOW + 10, 100) == 1
     assert orders.get(db, plain.id) is None
     assert orders.get(db, paid.id).prompt is None
     assert orders.get(db, young.id).prompt == "2"
