@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from pylon.store.database import Database
+from pylon.store.database import Database, ReadOnly
 
 OWNER, PROVIDER, RESERVED, OWED, FEES, EXTERNAL = (
     "owner", "provider", "reserved", "owed", "fees", "external")
@@ -39,14 +39,14 @@ def balance_in(tx: sqlite3.Connection, account: str) -> int:
                       (account,)).fetchone()[0]
 
 
-def balance(db: Database, account: str) -> int:
+def balance(db: Database | ReadOnly, account: str) -> int:
     """One account's balance in msats."""
     row = db.one("SELECT coalesce(sum(amount_msats), 0) AS n FROM entries WHERE account = ?",
                  (account,))
     return row["n"] if row else 0
 
 
-def balances(db: Database) -> dict[str, int]:
+def balances(db: Database | ReadOnly) -> dict[str, int]:
     """Every account that was ever touched, with its balance in msats; they sum to zero."""
     return {row["account"]: row["n"] for row in db.query(
         "SELECT account, sum(amount_msats) AS n FROM entries GROUP BY account ORDER BY account")}
@@ -58,13 +58,14 @@ def stands(tx: sqlite3.Connection, kind: str, ref: str) -> bool:
                       (kind, ref)).fetchone() is not None
 
 
-def moved(db: Database, kind: str, account: str) -> dict[str, int]:
+def moved(db: Database | ReadOnly, kind: str, account: str) -> dict[str, int]:
     """What every movement of one kind did to one account, by ref."""
     return {row["ref"]: row["amount_msats"] for row in db.query(
         "SELECT ref, amount_msats FROM entries WHERE kind = ? AND account = ?", (kind, account))}
 
 
-def bookings(db: Database, kinds: tuple[str, ...]) -> dict[tuple[str, str], dict[str, int]]:
+def bookings(db: Database | ReadOnly,
+             kinds: tuple[str, ...]) -> dict[tuple[str, str], dict[str, int]]:
     """Every movement of these kinds, by (kind, ref): what it did to each account."""
     found: dict[tuple[str, str], dict[str, int]] = {}
     for row in db.query("SELECT kind, ref, account, amount_msats FROM entries WHERE kind IN "
@@ -73,14 +74,14 @@ def bookings(db: Database, kinds: tuple[str, ...]) -> dict[tuple[str, str], dict
     return found
 
 
-def lopsided(db: Database) -> list[tuple[str, str, int]]:
+def lopsided(db: Database | ReadOnly) -> list[tuple[str, str, int]]:
     """Movements that do not sum to zero: kind, ref, msats too many. There are none."""
     return [(row["kind"], row["ref"], row["n"]) for row in db.query(
         "SELECT kind, ref, sum(amount_msats) AS n FROM entries GROUP BY kind, ref "
         "HAVING n <> 0 ORDER BY min(id)")]
 
 
-def holdings(db: Database) -> int:
+def holdings(db: Database | ReadOnly) -> int:
     """What the wallet should hold in msats: everything that came in, less what left and fees."""
     row = db.one("SELECT coalesce(-sum(amount_msats), 0) AS n FROM entries "
                  "WHERE account IN ('external', 'fees')")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pylon.states import PaymentState
 from pylon.store import books, meta, payments
-from pylon.store.database import Database
+from pylon.store.database import Database, ReadOnly
 from pylon.store.payments import PaymentRow
 
 P = PaymentState
@@ -30,25 +30,34 @@ class Finding:
 
 
 def all_findings(db: Database) -> list[Finding]:
-    """Every rule, in the order of this file."""
-    rules = (whole, balanced, receipts, unpaid_work, intents, one_live_row, reserved, owed_money, earned,
-             totals, agents)
+    """Every rule, in the order of this file; at one moment, and in nobody's way."""
+    reader = ReadOnly(db.path)
+    try:
+        with reader.snapshot():
+            return _all(reader)
+    finally:
+        reader.close()
+
+
+def _all(db: ReadOnly) -> list[Finding]:
+    rules = (whole, balanced, receipts, unpaid_work, intents, one_live_row, reserved, owed_money,
+             earned, totals, agents)
     return [finding for rule in rules for finding in rule(db)]
 
 
-def whole(db: Database) -> Iterator[Finding]:
+def whole(db: ReadOnly) -> Iterator[Finding]:
     """The file itself: every row is in its indexes, which the check at the start leaves out."""
     for row in db.query("PRAGMA integrity_check(3)"):
         if row[0] != "ok":
-            yield Finding("store-damaged", db.path.name, row[0][:200])
+            yield Finding("store-damaged", "store", row[0][:200])
 
 
-def balanced(db: Database) -> Iterator[Finding]:
+def balanced(db: ReadOnly) -> Iterator[Finding]:
     for kind, ref, msats in books.lopsided(db):
         yield Finding("not-balanced", ref, f"the booking {kind} {ref} is off by {msats} msats")
 
 
-def receipts(db: Database) -> Iterator[Finding]:
+def receipts(db: ReadOnly) -> Iterator[Finding]:
     """Every paid invoice is booked once, with the amount that came, and nothing else is."""
     booked = books.bookings(db, ("received",))
     paid = {row["payment_hash"]: row for row in db.query(
@@ -64,16 +73,16 @@ def receipts(db: Database) -> Iterator[Finding]:
                       "paid")
 
 
-def unpaid_work(db: Database) -> Iterator[Finding]:
+def unpaid_work(db: ReadOnly) -> Iterator[Finding]:
     for row in db.query(
             f"SELECT id, stage FROM jobs WHERE payment = 'invoice' AND stage IN ({PAID_FOR}) "
-            "AND NOT EXISTS (SELECT 1 FROM invoices i WHERE i.job_id = jobs.id "
-            "AND i.status = 'paid')"):
+            "AND id NOT IN (SELECT job_id FROM invoices WHERE status = 'paid' "
+            "AND job_id IS NOT NULL)"):
         yield Finding("unpaid-work", row["id"], f"the job is {row['stage']}, and no invoice of it "
                       "was paid")
 
 
-def intents(db: Database) -> Iterator[Finding]:
+def intents(db: ReadOnly) -> Iterator[Finding]:
     """Every payment is booked as its state says, and every booking has its payment."""
     booked = books.bookings(db, PAYMENT_KINDS)
     for row in db.query("SELECT * FROM payments ORDER BY id"):
@@ -101,20 +110,20 @@ def _intent(row: PaymentRow, booked: dict[tuple[str, str], dict[str, int]]) -> I
         yield Finding("bad-preimage", row.payment_hash, "its preimage is of another hash")
 
 
-def one_live_row(db: Database) -> Iterator[Finding]:
+def one_live_row(db: ReadOnly) -> Iterator[Finding]:
     for column in ("action_key", "payment_hash"):
         for row in db.query(f"SELECT {column} AS name, count(*) AS n FROM payments "
                             f"WHERE state <> 'failed' GROUP BY {column} HAVING n > 1"):
             yield Finding("paid-twice", row["name"], f"{row['n']} payments of one {column}")
 
 
-def reserved(db: Database) -> Iterator[Finding]:
+def reserved(db: ReadOnly) -> Iterator[Finding]:
     row = db.one("SELECT coalesce(sum(amount_msats + fee_cap_msats), 0) AS n FROM payments "
                  "WHERE state IN ('reserved', 'sent', 'unknown')")
     yield from _account(db, books.RESERVED, row["n"] if row else 0, "open payments")
 
 
-def owed_money(db: Database) -> Iterator[Finding]:
+def owed_money(db: ReadOnly) -> Iterator[Finding]:
     """What is owed stands in its account, what a refund has reserved of it excepted."""
     row = db.one("SELECT coalesce(sum(o.amount_msats - CASE o.state WHEN 'settling' THEN "
                  "(SELECT coalesce(sum(p.amount_msats), 0) FROM payments p WHERE p.scope = o.id "
@@ -126,14 +135,14 @@ def owed_money(db: Database) -> Iterator[Finding]:
         yield Finding("owed-missing", job["id"], "the job is owed, and nothing says what")
 
 
-def _account(db: Database, account: str, expected: int, what: str) -> Iterator[Finding]:
+def _account(db: ReadOnly, account: str, expected: int, what: str) -> Iterator[Finding]:
     there = books.balance(db, account)
     if there != expected:
         yield Finding("account-differs", account, f"{account} has {there} msats; {what} make "
                       f"{expected}")
 
 
-def earned(db: Database) -> Iterator[Finding]:
+def earned(db: ReadOnly) -> Iterator[Finding]:
     """Earnings of our invoices are what the provider's account was booked, hash by hash."""
     kinds = ",".join(f"'{kind}'" for kind in EARNING_KINDS)
     for row in db.query(
@@ -154,7 +163,7 @@ def earned(db: Database) -> Iterator[Finding]:
                       f"{row['booked']}")
 
 
-def totals(db: Database) -> Iterator[Finding]:
+def totals(db: ReadOnly) -> Iterator[Finding]:
     """The running totals are what the rows make; finished jobs may have been forgotten."""
     earned_msats, done = meta.total(db, "earnings_msats"), meta.total(db, "jobs_completed")
     counted = db.one("SELECT (SELECT coalesce(sum(amount_msats), 0) FROM earnings) AS msats, "
@@ -167,7 +176,7 @@ def totals(db: Database) -> Iterator[Finding]:
                       f"{counted['jobs'] if counted else None}")
 
 
-def agents(db: Database) -> Iterator[Finding]:
+def agents(db: ReadOnly) -> Iterator[Finding]:
     for account, msats in books.balances(db).items():
         if account.startswith("agent:") and msats < 0:
             yield Finding("account-negative", account, f"{account} has {msats} msats")

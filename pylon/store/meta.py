@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from pylon.store.database import Database
+from pylon.store.database import Database, ReadOnly
 
 
 def get(db: Database, key: str) -> str | None:
@@ -17,7 +17,7 @@ def put(tx: sqlite3.Connection, key: str, value: str) -> None:
                (key, value, value))
 
 
-def total(db: Database, name: str) -> int:
+def total(db: Database | ReadOnly, name: str) -> int:
     """A running total that triggers keep: `jobs_completed`, `earnings_msats`."""
     row = db.one("SELECT value FROM totals WHERE name = ?", (name,))
     return row["value"] if row else 0

@@ -78,12 +78,12 @@ def audit(db: Database, wallet: Wallet | None, network: str, now: int) -> Report
         compared = _compare(db, wallet, network, now)
     except WalletError as err:
         compared = _Compared([Finding("wallet-unreadable", "wallet", str(err))])
-    with db.transaction(durable=True) as tx:            # so that nothing moves while we look
-        findings = compared.findings + checks.all_findings(db)
-        if not findings:
+    findings = compared.findings + checks.all_findings(db)
+    if not findings and spending.RESTORED in spending.frozen(db):
+        with db.transaction(durable=True) as tx:
             spending.thaw(tx, spending.RESTORED, now)
-        return Report(now, findings, books.balances(db), payments.open_intents(db),
-                      compared.cover, compared.booked, compared.checked)
+    return Report(now, findings, books.balances(db), payments.open_intents(db), compared.cover,
+                  compared.booked, compared.checked)
 
 
 def _compare(db: Database, wallet: Wallet | None, network: str, now: int) -> _Compared:
