@@ -79,8 +79,9 @@ bench: $(VENV)/.test  ## measure the goals of speed and memory, and say which ar
 	@contrib/debian-needs gcc libc6-dev
 	$(VENV)/bin/python -m tests.bench $(BENCHFLAGS)
 
-soak: $(VENV)/.test  ## 5,000 paid jobs with 250 random kills
-	PYLON_SOAK_CYCLES=$${PYLON_SOAK_CYCLES:-250} $(VENV)/bin/python $(PYTEST) -s -m matrix --timeout=0 tests/matrix/test_soak.py
+soak: $(VENV)/.test  ## 5,000 paid jobs and 1,000 trades with random kills
+	PYLON_SOAK_CYCLES=$${PYLON_SOAK_CYCLES:-250} PYLON_TRADE_ORDERS=$${PYLON_TRADE_ORDERS:-1000} \
+	$(VENV)/bin/python $(PYTEST) -s -m matrix --timeout=0 tests/matrix/test_soak.py tests/matrix/test_trade_soak.py
 
 dist: $(VENV)/bin/python  ## a source archive and a wheel in dist/
 	$(VENV)/bin/python $(PIP) build
