@@ -106,6 +106,15 @@ class TickState(_Word):
     INTERRUPTED = "interrupted"
 
 
+class ApprovalState(_Word):
+    WAITING = "waiting"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    DONE = "done"
+    FAILED = "failed"
+
+
 J, P, O, A, T = JobStage, PaymentState, OrderState, AgentState, TickState
 
 JOB_EDGES: dict[JobStage, tuple[JobStage, ...]] = {
@@ -154,9 +163,16 @@ TICK_EDGES: dict[TickState, tuple[TickState, ...]] = {
     T.SUCCEEDED: (), T.FAILED: (), T.INTERRUPTED: (),
 }
 
+_W = ApprovalState
+APPROVAL_EDGES: dict[ApprovalState, tuple[ApprovalState, ...]] = {
+    _W.WAITING: (_W.APPROVED, _W.REJECTED, _W.EXPIRED),
+    _W.APPROVED: (_W.DONE, _W.FAILED),          # approved is stored first: it acts at most once
+    _W.REJECTED: (), _W.EXPIRED: (), _W.DONE: (), _W.FAILED: (),
+}
+
 EDGES: dict[str, Mapping[Any, tuple[Any, ...]]] = {
     "job": JOB_EDGES, "payment": PAYMENT_EDGES, "order": ORDER_EDGES, "agent": AGENT_EDGES,
-    "tick": TICK_EDGES}
+    "tick": TICK_EDGES, "approval": APPROVAL_EDGES}
 
 # The public word of each stage, as the first Pylon's `jobs.status` column has it.
 PUBLIC_STATUS: dict[JobStage, str] = {

@@ -356,11 +356,99 @@ CREATE TRIGGER dealings_one_quote BEFORE UPDATE OF payment_hash ON dealings
     BEGIN SELECT RAISE(ABORT, 'illegal step of an order'); END;
 """
 
+# Hosted agents: the first Pylon's two tables grow, triggers and approvals join them.
+AGENTS = """
+ALTER TABLE agents ADD COLUMN state TEXT NOT NULL DEFAULT 'spawning';
+ALTER TABLE agents ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE agents ADD COLUMN next_tick_at INTEGER;
+ALTER TABLE agents ADD COLUMN listen_since INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE agents ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE agents ADD COLUMN quarantined_until INTEGER;
+ALTER TABLE agents ADD COLUMN trouble TEXT;
+ALTER TABLE agents ADD COLUMN published_at INTEGER;
+UPDATE agents SET state = CASE lifecycle_state
+    WHEN 'embryonic' THEN 'spawning' WHEN 'active' THEN 'active' ELSE 'dormant' END,
+    paused = lifecycle_state = 'terminated';
+
+ALTER TABLE tick_history ADD COLUMN tick_id TEXT;
+ALTER TABLE tick_history ADD COLUMN state TEXT NOT NULL DEFAULT 'succeeded';
+ALTER TABLE tick_history ADD COLUMN trigger TEXT NOT NULL DEFAULT 'heartbeat';
+ALTER TABLE tick_history ADD COLUMN trigger_id TEXT;
+ALTER TABLE tick_history ADD COLUMN summary TEXT;
+ALTER TABLE tick_history ADD COLUMN code TEXT;
+ALTER TABLE tick_history ADD COLUMN reason TEXT;
+ALTER TABLE tick_history ADD COLUMN cost_msats INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tick_history ADD COLUMN ended_at INTEGER;
+UPDATE tick_history SET tick_id = 'old-' || id, cost_msats = coalesce(cost_sats, 0) * 1000,
+    ended_at = created_at;
+CREATE UNIQUE INDEX idx_tick_history_id ON tick_history(tick_id);
+CREATE UNIQUE INDEX idx_tick_history_running ON tick_history(agent_npub) WHERE state = 'started';
+
+CREATE TABLE tick_actions (
+    tick_id TEXT NOT NULL REFERENCES tick_history(tick_id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    event_id TEXT,
+    code TEXT,
+    amount_msats INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (tick_id, number)
+) WITHOUT ROWID;
+
+CREATE TABLE triggers (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    agent_npub TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('mention', 'dm', 'zap', 'manual')),
+    author TEXT NOT NULL,
+    text TEXT,
+    amount_msats INTEGER NOT NULL DEFAULT 0,
+    at INTEGER NOT NULL,
+    tick_id TEXT,
+    dropped TEXT,
+    UNIQUE (agent_npub, event_id)
+);
+CREATE INDEX idx_triggers_waiting ON triggers(agent_npub) WHERE tick_id IS NULL
+    AND dropped IS NULL;
+CREATE INDEX idx_triggers_author ON triggers(agent_npub, at);
+
+CREATE TABLE approvals (
+    id TEXT PRIMARY KEY,
+    agent_npub TEXT NOT NULL,
+    tick_id TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    action TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting',
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    decided_at INTEGER,
+    outcome TEXT
+);
+CREATE INDEX idx_approvals_waiting ON approvals(agent_npub) WHERE state = 'waiting';
+
+CREATE TRIGGER agents_state BEFORE UPDATE OF state ON agents
+    WHEN OLD.state <> NEW.state AND NOT EXISTS
+        (SELECT 1 FROM edges WHERE machine = 'agent' AND old = OLD.state AND new = NEW.state)
+    BEGIN SELECT RAISE(ABORT, 'illegal step of an agent'); END;
+CREATE TRIGGER ticks_born BEFORE INSERT ON tick_history WHEN NEW.state <> 'started'
+    BEGIN SELECT RAISE(ABORT, 'illegal step of a tick'); END;
+CREATE TRIGGER ticks_state BEFORE UPDATE OF state ON tick_history
+    WHEN OLD.state <> NEW.state AND NOT EXISTS
+        (SELECT 1 FROM edges WHERE machine = 'tick' AND old = OLD.state AND new = NEW.state)
+    BEGIN SELECT RAISE(ABORT, 'illegal step of a tick'); END;
+CREATE TRIGGER approvals_state BEFORE UPDATE OF state ON approvals
+    WHEN OLD.state <> NEW.state AND NOT EXISTS
+        (SELECT 1 FROM edges WHERE machine = 'approval' AND old = OLD.state AND new = NEW.state)
+    BEGIN SELECT RAISE(ABORT, 'illegal step of an approval'); END;
+"""
+
 MIGRATIONS: tuple[tuple[str, str], ...] = (
     ("001_initial_schema", INITIAL),
     ("002_invoices", INVOICES),
     ("101_stages", STAGES),
     ("102_orders", ORDERS),
+    ("103_agents", AGENTS),
 )
 
 
