@@ -10,7 +10,7 @@ import sys
 
 from tests.bench.goal import Result, table
 
-PARTS = ("crypto", "relays", "store", "backends", "cli", "jobs", "node")
+PARTS = ("crypto", "relays", "store", "backends", "cli", "jobs", "paid", "node")
 
 
 def main(words: list[str]) -> int:

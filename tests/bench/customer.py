@@ -67,11 +67,14 @@ class Customer:
 
     def hear(self) -> str:
         """The id that the next heard event answers: its own (an echo), or of its `e` tag."""
+        event = self.hear_event()
+        return next((tag[1] for tag in event["tags"] if tag[0] == "e"), event["id"])
+
+    def hear_event(self) -> dict:
         while True:
             message = self.ear.receive()
             if message[0] == "EVENT":
-                event = message[2]
-                return next((tag[1] for tag in event["tags"] if tag[0] == "e"), event["id"])
+                return message[2]
 
     def drain(self) -> None:
         """Read the OK of one published event."""
