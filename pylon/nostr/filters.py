@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pylon.nostr.event import Event
@@ -31,3 +32,25 @@ def _holds(name: str, wanted: Any, event: Event) -> bool:
     if len(name) == 2 and name[0] == "#":
         return any(tag[0] == name[1] and len(tag) > 1 and tag[1] in wanted for tag in event.tags)
     return True
+
+
+def matcher(filters: list[dict[str, Any]]) -> Callable[[Event], bool]:
+    """`matches_any` for one list of filters and many events: a lookup per condition, whatever the
+    length of its list."""
+    rules = [_rule(filter) for filter in filters]
+
+    def matches_one(event: Event) -> bool:
+        for kinds, others in rules:
+            if kinds is not None and event.kind not in kinds:
+                continue
+            if not others or all(_holds(name, wanted, event) for name, wanted in others):
+                return True
+        return False
+    return matches_one
+
+
+def _rule(filter: dict[str, Any]) -> tuple[frozenset[int] | None, list[tuple[str, Any]]]:
+    """Kinds apart, since nearly every filter has them; lists as sets."""
+    kinds = frozenset(filter["kinds"]) if "kinds" in filter else None
+    return kinds, [(name, frozenset(wanted) if isinstance(wanted, list) else wanted)
+                   for name, wanted in filter.items() if name not in ("kinds", "limit")]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pylon.errors import InvalidMessage, RelayMisbehaved
 from pylon.log import peer_text
 from pylon.nostr import event as events
-from pylon.nostr import filters, messages
+from pylon.nostr import messages
 from pylon.nostr.event import Event
 from pylon.nostr.keys import Keys
 from pylon.relays.auth import Authentication
@@ -184,7 +184,7 @@ class Conversation:
             if not self.listening.was_open(message.sub_id):
                 self.strike("an event for a subscription that is not open", mono)
             return
-        if not filters.matches_any(track.sub.filters, event):
+        if not track.matches(event):
             if mono - track.asked_at > STRAGGLER_SECS:
                 self.strike("an event that was not asked for", mono)
             return
@@ -207,8 +207,7 @@ class Conversation:
             if batch:
                 track.sub.on_events(self.relay, list(batch.values()))
                 self.events += len(batch)
-                for event_id in batch:
-                    track.sub.verified.add(event_id)
+                track.sub.verified.update(batch)
 
     # -- misbehaviour ------------------------------------------------------------------------------
 

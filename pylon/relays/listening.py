@@ -7,11 +7,12 @@ relay was heard: after a reconnect it is asked only for what came since (minus a
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pylon.log import peer_text
-from pylon.nostr import messages
+from pylon.nostr import filters, messages
+from pylon.nostr.event import Event
 from pylon.relays.nip11 import Limits
 from pylon.relays.subscription import Filter, Subscription, cut, resumed
 
@@ -31,6 +32,7 @@ class Track:
     """One subscription on one relay."""
 
     sub: Subscription
+    matches: Callable[[Event], bool]        # whether the relay was asked for this event at all
     covered_until: int | None = None        # wall clock; everything up to here was heard
     open: set[str] = field(default_factory=set)         # wire ids that the relay serves
     unfinished: set[str] = field(default_factory=set)   # of these, those without EOSE
@@ -67,7 +69,7 @@ class Listening:
     def add(self, sub: Subscription) -> list[str]:
         """Remember a subscription; texts that end an older one of that name."""
         texts = self.remove(sub.name)
-        self._tracks[sub.name] = Track(sub)
+        self._tracks[sub.name] = Track(sub, filters.matcher(sub.filters))
         return texts
 
     def remove(self, name: str) -> list[str]:

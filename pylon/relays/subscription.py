@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,10 +31,10 @@ class VerifiedIds:
             return False
         return key in self._young or key in self._old
 
-    def add(self, event_id: str) -> None:
+    def update(self, event_ids: Iterable[str]) -> None:
         if len(self._young) >= self._half:
             self._old, self._young = self._young, set()
-        self._young.add(bytes.fromhex(event_id))
+        self._young.update(map(bytes.fromhex, event_ids))
 
 
 def everything(event: Event) -> bool:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pylon.nostr import filters
 from pylon.relays.subscription import MAX_FILTER_KINDS, VerifiedIds, cut, resumed
-from tests.relays.conftest import an_event
+from tests.relays.conftest import NODE, an_event
 
 
 def test_more_kinds_than_a_relay_takes_become_several_filters():
@@ -45,7 +45,21 @@ def test_after_a_reconnect_only_later_events_are_asked_for():
 def test_verified_ids_are_remembered_and_bounded():
     ids, known = VerifiedIds(size=100), [f"{number:064x}" for number in range(1000)]
     for one in known:
-        ids.add(one)
+        ids.update([one])
     assert all(one in ids for one in known[-50:])
     assert sum(one in ids for one in known) <= 100
     assert "not hex" not in ids and "" not in ids
+
+
+FILTERS = st.fixed_dictionaries({}, optional={
+    "kinds": st.lists(st.integers(0, 3), max_size=3), "authors": st.lists(st.sampled_from(
+        [NODE.pubkey, "ab" * 32]), max_size=2), "ids": st.lists(st.just("cd" * 32), max_size=1),
+    "since": st.integers(0, 20), "until": st.integers(0, 20), "limit": st.integers(1, 5),
+    "#t": st.lists(st.sampled_from("abc"), max_size=2)})
+
+
+@given(st.lists(FILTERS, max_size=3), st.integers(0, 3), st.integers(0, 20),
+       st.lists(st.sampled_from(["a", "b"]), max_size=2))
+def test_the_fast_matcher_says_what_the_plain_one_says(asked, kind, at, names):
+    event = an_event(kind=kind, at=at, tags=[["t", name] for name in names])
+    assert filters.matcher(asked)(event) == filters.matches_any(asked, event)
