@@ -163,17 +163,15 @@ def test_a_payment_that_cannot_work_costs_nothing(rig):
         assert rig.payer.lookup_payment(payment_hash).state in ("missing", "failed")
 
 
-def test_d49_an_expired_invoice_is_not_paid_or_both_sides_know(rig):
-    """Paid late is normal: LNbits pays expired invoices of its own wallets."""
+def test_d49_an_expired_invoice_is_not_paid_or_the_payer_s_record_says_so(rig):
+    """Paying late happens: LNbits' FakeWallet pays expired invoices of its own server."""
     made = invoice_of(rig, expiry_secs=2)
     rig.pass_time(3)
     assert rig.payee.lookup(made.payment_hash).state == "expired"
     outcome = rig.payer.pay(made.bolt11, AMOUNT, FEE_CAP)
-    if outcome.state == "paid":
-        assert rig.payee.lookup(made.payment_hash).state == "paid"
-    else:
-        assert outcome.state in ("failed", "unknown")
-        assert rig.payer.lookup_payment(made.payment_hash).state in ("missing", "failed")
+    recorded = rig.payer.lookup_payment(made.payment_hash).state
+    assert (outcome.state, recorded) in (("failed", "missing"), ("failed", "failed"),
+                                         ("unknown", "missing"), ("paid", "paid"))
 
 
 def test_history_has_both_sides_of_a_payment(rig):
