@@ -9,13 +9,14 @@ import logging
 import time
 from typing import Any, Callable, Iterable
 
+from pylon.nostr import nip65, nip90
 from pylon.nostr.event import Event
 from pylon.nostr.keys import Keys
 from pylon.provider.admission import RESULT_BYTES, Admission
 from pylon.provider.announce import Announcer
 from pylon.provider.housekeeper import Housekeeper
 from pylon.provider.inputs import Gatherer
-from pylon.provider.intake import Intake
+from pylon.provider.intake import MAX_ANSWER_RELAYS, Intake
 from pylon.provider.payments import Till, Watch
 from pylon.provider.worker import Doorbell, Worker, recover
 from pylon.relays.pool import Pool, Subscription
@@ -29,10 +30,11 @@ from pylon.wallets.wallet import Wallet
 
 log = logging.getLogger(__name__)
 
-JOBS, CANCELS = "jobs", "cancels"
-CANCEL_REFRESH_SECS = 1.0
-CANCEL_LINGER_SECS = 600.0          # then it is looked whether anybody still has an open job
-MAX_CANCEL_AUTHORS = 200
+JOBS, CUSTOMERS = "jobs", "customers"
+REFRESH_SECS = 1.0
+LINGER_SECS = 600.0             # then it is looked whether anybody still has an open job
+MAX_AUTHORS = 200
+MAX_LISTS = 1000                # relay lists remembered
 OPEN = (JobStage.RECEIVED, JobStage.GATHERING, JobStage.INVOICING, JobStage.QUOTED,
         JobStage.FREE, JobStage.RUNNING)
 
@@ -54,7 +56,7 @@ class Provider:
         self.gatherer = Gatherer(db, keys, self.admission, pool, self._gathered)
         self.announcer = Announcer(db, keys, config, registry, self._publish, publisher.ring)
         self.housekeeper = Housekeeper(db, keys, config)
-        self.cancels = CancelWatch(db, pool, self._intake_deletions)
+        self.customers = CustomerWatch(db, pool, self._intake_deletions)
         self.workers = [self._worker(number) for number in
                         range(1, config.provider.max_concurrent_jobs + 1)]
         self.intake = Intake(db, keys, config, self.admission, pool.usable, self._stored,
@@ -62,13 +64,14 @@ class Provider:
 
     def _worker(self, number: int) -> Worker:
         worker = Worker(f"worker-{number}", self._db, self._keys, self._config, self._registry,
-                        self._lease, self._publish, self._done, self.admission.output_room)
+                        self._lease, self._publish, self._done, self.admission.output_room,
+                        self.customers.read_relays)
         self._doorbell.add(worker)
         return worker
 
     @property
     def roles(self) -> list[Role]:
-        return [self.till, self.gatherer, self.announcer, self.cancels,
+        return [self.till, self.gatherer, self.announcer, self.customers,
                 self.housekeeper, *self.workers]
 
     def start(self) -> None:
@@ -161,7 +164,7 @@ class Provider:
         if JobStage.REJECTED in stages:
             self._publisher.ring()
         self._doorbell.ring(stages.count(JobStage.FREE))
-        self.cancels.heard_of(row.customer_pubkey for row in rows)
+        self.customers.heard_of(row.customer_pubkey for row in rows)
 
     def _gathered(self) -> None:
         """Inputs were fetched, or could not be."""
@@ -191,33 +194,58 @@ def _nobody_waits(relay: str, event_id: str, accepted: bool, message: str) -> No
     """The answer to an event that nothing hangs on."""
 
 
-class CancelWatch(Role):
-    """Listens for deletions by the customers whose jobs are open, and by nobody else.
+class CustomerWatch(Role):
+    """Listens to the customers whose jobs are open, and to nobody else: for deletions (NIP-09),
+    which cancel a job, and for their relay lists (NIP-65), where they read their answers.
 
-    Thread: cancels. Woken when a customer comes that is not listened to yet; rests a second
+    Thread: customers. Woken when a customer comes that is not listened to yet; rests a second
     between two changes of the subscription.
     """
 
     def __init__(self, db: Database, pool: Pool,
-                 on_events: Callable[[str, list[Event]], None]) -> None:
-        super().__init__("cancels")
-        self._db, self._pool, self._on_events = db, pool, on_events
+                 on_deletions: Callable[[str, list[Event]], None]) -> None:
+        super().__init__("customers")
+        self._db, self._pool, self._on_deletions = db, pool, on_deletions
         self._authors: frozenset[str] = frozenset()     # replaced as a whole by this thread
+        self._lists: dict[str, tuple[int, list[str]]] = {}      # customer -> (dated, read relays)
 
     def heard_of(self, customers: Iterable[str]) -> None:
         """Customers with new jobs. Any thread."""
         if not self._authors.issuperset(customers):
             self.wake()
 
+    def read_relays(self, customer: str) -> list[str]:
+        """Where a customer reads, as far as its relay list is known. Any thread."""
+        return self._lists.get(customer, (0, []))[1]
+
     def step(self, now: int) -> None:
-        authors = frozenset(jobs.customers(self._db, OPEN, MAX_CANCEL_AUTHORS))
+        authors = frozenset(jobs.customers(self._db, OPEN, MAX_AUTHORS))
         if authors and not authors <= self._authors:
             self._pool.subscribe(Subscription(
-                CANCELS, [{"kinds": [5], "authors": sorted(authors), "since": now - 60}],
-                self._on_events))
+                CUSTOMERS, [{"kinds": [nip90.DELETION], "authors": sorted(authors),
+                             "since": now - 60},
+                            {"kinds": [nip65.RELAY_LIST], "authors": sorted(authors)}],
+                self._heard))
             self._authors = authors
         elif not authors and self._authors:
-            self._pool.unsubscribe(CANCELS)
+            self._pool.unsubscribe(CUSTOMERS)
             self._authors = frozenset()
-        self.wait(CANCEL_LINGER_SECS if self._authors else None)
-        self._pause(CANCEL_REFRESH_SECS)        # gather further customers before asking again
+        self.wait(LINGER_SECS if self._authors else None)
+        self._pause(REFRESH_SECS)               # gather further customers before asking again
+
+    def _heard(self, relay: str, events: list[Event]) -> None:
+        """Verified events, on a relay thread."""
+        for event in events:
+            if event.kind == nip65.RELAY_LIST:
+                self._remember(event)
+        deletions = [event for event in events if event.kind == nip90.DELETION]
+        if deletions:
+            self._on_deletions(relay, deletions)
+
+    def _remember(self, event: Event) -> None:
+        if self._lists.get(event.pubkey, (0, []))[0] >= event.created_at:
+            return
+        if len(self._lists) >= MAX_LISTS:
+            self._lists = {}
+        self._lists[event.pubkey] = (event.created_at, self._pool.usable(
+            nip65.parse_relay_list(event).read)[:MAX_ANSWER_RELAYS])

@@ -61,13 +61,15 @@ class Worker(Role):
 
     def __init__(self, name: str, db: Database, keys: Keys, config: Any, registry: Any,
                  lease: str, publish: Callable[[Event, list[str]], None],
-                 on_done: Callable[[JobRow], None], room: Callable[[Job], int]) -> None:
+                 on_done: Callable[[JobRow], None], room: Callable[[Job], int],
+                 read_relays: Callable[[str], list[str]]) -> None:
         super().__init__(name)
         self._db, self._keys, self._config, self._registry = db, keys, config, registry
         self._lease = lease                     # this boot: jobs RUNNING under another are lost
         self._publish = publish                 # sends an event now, best effort, never blocks
         self._on_done = on_done                 # rings the publisher and the watch
         self._room = room                       # bytes of answer that a job's result can hold
+        self._read_relays = read_relays         # where a customer reads (NIP-65)
         self._cancel = threading.Event()        # aborts the completion that runs now
         self.job_id: str | None = None          # what it works on, written by its own thread
         self.idle = False                       # looks for work or waits for it
@@ -165,7 +167,8 @@ class Worker(Role):
             "duration_ms": int((time.monotonic() - started) * 1000)}
         with self._db.transaction(durable=invoice is not None) as tx:
             jobs.finish(tx, job, facts, invoice.amount_msats if invoice else None, now)
-            outbox.add(tx, event, outbox.RESULT, job.id, job.answer_relays, now,
+            relays = job.answer_relays or self._read_relays(job.customer_pubkey)
+            outbox.add(tx, event, outbox.RESULT, job.id, relays, now,
                        now + answer.RESULT_KEEP_SECS)
         hit("K13")
         self._on_done(job)

@@ -231,3 +231,20 @@ def test_reload_takes_new_settings_and_drops_no_job(make_node, make_stranger, re
     backend.gate.set()
     stranger.result(job)
     assert relay_connected(node, relay.url) and MODEL in node.run("status").stdout
+
+
+def test_answers_go_where_the_customer_reads_by_its_relay_list(make_node, make_stranger, relay,
+                                                                backend, stack, tmp_path):
+    theirs = stack.enter_context(LocalRelay(record=tmp_path / "theirs.log"))
+    node = make_node([relay.url], backend.url, start=False)
+    node.configure(node.home.config.read_text() + "allow_private = true\n")
+    node.start()
+    wait_for(lambda: connected(node), 20)
+    stranger = make_stranger(relay.url)
+    stranger.publish(stranger.sign(10002, [["r", theirs.url, "read"]]))
+    stranger.result(stranger.job("now the list is known"))
+
+    def ask_again():
+        stranger.result(stranger.job(f"job {len(backend.calls)}"))
+        return [line for line in theirs.recorded() if line["event"]["kind"] == 6050]
+    wait_for(ask_again, 20, "a result where the customer reads")
