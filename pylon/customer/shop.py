@@ -153,9 +153,9 @@ def _draft(shop: Shop, args: Args) -> Draft:
     provider = args.get("provider")
     return Draft(
         prompt=_text(args, "prompt"), kind=_number(args, "kind", 5000, 5999, 5050),
-        model=args.get("model") and _text(args, "model"),
+        model=_maybe_text(args, "model"),
         max_tokens=_number(args, "max_tokens", 1, 1_000_000) if "max_tokens" in args else None,
-        params=params, output=args.get("output") and _text(args, "output"),
+        params=params, output=_maybe_text(args, "output"),
         bid_msats=_number(args, "bid_msats", 0, MAX_MSATS) if "bid_msats" in args else None,
         max_msats=_limit(shop, args) if args.get("auto_pay") else 0, relays=relays,
         provider=nip19.decode_pubkey(str(provider)) if provider else None,
@@ -190,6 +190,10 @@ def _text(args: Args, name: str, default: str | None = None) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{name} must be a text")
     return value
+
+
+def _maybe_text(args: Args, name: str) -> str | None:
+    return None if args.get(name) in (None, "") else _text(args, name)
 
 
 HANDLERS: dict[str, Callable[[Shop, Args], dict[str, Any]]] = {
