@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from typing import Any, Callable, Iterable
 
 from pylon.nostr import nip65, nip90
@@ -207,11 +208,14 @@ class CustomerWatch(Role):
         super().__init__("customers")
         self._db, self._pool, self._on_deletions = db, pool, on_deletions
         self._authors: frozenset[str] = frozenset()     # replaced as a whole by this thread
+        self._fresh: deque[str] = deque(maxlen=MAX_AUTHORS)     # came since the last look
         self._lists: dict[str, tuple[int, list[str]]] = {}      # customer -> (dated, read relays)
 
     def heard_of(self, customers: Iterable[str]) -> None:
         """Customers with new jobs. Any thread."""
-        if not self._authors.issuperset(customers):
+        unknown = [one for one in customers if one not in self._authors]
+        if unknown:
+            self._fresh.extend(unknown)
             self.wake()
 
     def read_relays(self, customer: str) -> list[str]:
@@ -219,7 +223,8 @@ class CustomerWatch(Role):
         return self._lists.get(customer, (0, []))[1]
 
     def step(self, now: int) -> None:
-        authors = frozenset(jobs.customers(self._db, OPEN, MAX_AUTHORS))
+        fresh = [self._fresh.popleft() for _ in range(len(self._fresh))]
+        authors = frozenset([*jobs.customers(self._db, OPEN, MAX_AUTHORS), *fresh])
         if authors and not authors <= self._authors:
             self._pool.subscribe(Subscription(
                 CUSTOMERS, [{"kinds": [nip90.DELETION], "authors": sorted(authors),
