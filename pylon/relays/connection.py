@@ -14,18 +14,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from pylon.errors import ConfigError, RelayError, RelayMisbehaved
+from pylon.errors import RelayError, RelayMisbehaved
 from pylon.log import Repeated, peer_text
 from pylon.nostr.keys import Keys
-from pylon.relays import link, nip11, tls
-from pylon.relays.address import RelayUrl, check_stranger
+from pylon.relays import link, nip11
+from pylon.relays.address import RelayUrl
 from pylon.relays.bell import READ, WRITE, Bell, Patience, milliseconds
+from pylon.relays.caller import Caller
 from pylon.relays.conversation import Conversation
 from pylon.relays.deliveries import Delivery, OnOk
 from pylon.relays.pace import HEALTHY_SECS, Backoff, Bucket
-from pylon.relays.stream import open_stream
+from pylon.relays.state import RelayState, Settings
 from pylon.relays.subscription import Subscription
 from pylon.role import Role
 
@@ -37,43 +38,8 @@ CPU_SHARE = 0.3                     # of one processor, that one relay may use f
 CPU_BURST_SECS = 10.0               # ...and what it may use at once, for a backlog
 UNSENT_BYTES = 128 * 1024           # with more than this unsent, the inbox waits
 PINGS_PER_READ = 64                 # more in one piece are a flood
-FACTS_SECS = 86400.0                # how long a NIP-11 document is believed
-FACTS_RETRY_SECS = 3600.0
 IDLE_SECS = 60.0                    # a guest is closed after so long without a purpose
 GUEST_TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the configuration says about every relay."""
-
-    connect_secs: float = 10
-    ping_secs: float = 30
-    backoff_max_secs: float = 300
-    allow_private: bool = False
-    ca_file: str = ""
-    limits: link.Limits = field(default_factory=link.Limits)
-
-
-@dataclass(frozen=True, slots=True)
-class RelayState:
-    """What is known of one relay now. Texts are escaped already."""
-
-    url: str
-    own: bool                       # configured, not named by a stranger
-    connected: bool
-    since: int                      # wall clock, of being connected or not
-    latency_ms: float | None        # of the handshake, later of the last ping
-    auth: str                       # '', 'asked', 'ok' or 'refused'
-    last_error: str                 # stays when the relay is connected again
-    events: int                     # verified and handed on
-    duplicates: int
-    oddities: int                   # messages that made no sense
-    received_bytes: int
-    sent_bytes: int
-    queued: int                     # events that this relay must still answer
-    subscriptions: int
-    software: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +78,7 @@ class Connection(Role):
         mono = time.monotonic()
         self._link: link.Link | None = None
         self._talk = Conversation(self.url, self._own_identities, mono)
-        self._facts = nip11.Document()
-        self._facts_until = mono
+        self._caller = Caller(target, settings, own)
         self._backoff = Backoff(settings.backoff_max_secs)
         self._connect_at = mono             # monotonic, as are all below but the two wall clocks
         self._connected_at = mono
@@ -182,11 +147,11 @@ class Connection(Role):
 
     @property
     def limits(self) -> nip11.Limits:
-        return self._facts.limits
+        return self._caller.facts.limits
 
     def state(self) -> RelayState:
         """A snapshot; the numbers are of about the same moment."""
-        open_link, talk, facts = self._link, self._talk, self._facts
+        open_link, talk, facts = self._link, self._talk, self._caller.facts
         received, sent = self._bytes_before
         if open_link is not None:
             received += open_link.stream.received_bytes
@@ -255,56 +220,24 @@ class Connection(Role):
     # -- connecting --------------------------------------------------------------------------------
 
     def _connect(self, now: int) -> None:
-        if self._guarded:
-            check_stranger(self.target)
-        try:
-            context = tls.client_context(self.settings.ca_file) if self.target.secure else None
-        except ConfigError as err:
-            raise RelayError(str(err)) from err
-        if time.monotonic() >= self._facts_until:
-            self._learn_facts()
-        started = time.monotonic()
-        fresh = link.Link(open_stream(self.target, self._patience(self.settings.connect_secs),
-                                      context, self._guarded), self.settings.limits)
-        try:
-            fresh.shake_hands(self.target)
-        except BaseException:
-            fresh.close()
-            raise
-        self._opened(fresh, now, started)
-
-    def _opened(self, fresh: link.Link, now: int, started: float) -> None:
-        mono = time.monotonic()
-        self._heard_at = self._used_at = self._connected_at = mono
-        self._pinged_at = None
-        self._heard_wall = self._changed_wall = now
-        self._latency_ms = (mono - started) * 1000
-        with self._lock:
-            self._link = fresh
-        self._talk.opened(self._facts.limits, now, mono)
-        log.log(logging.DEBUG if self._failures.count > 1 else logging.INFO,
-                "relay %s: connected in %d ms", self.url, self._latency_ms)
-        self._listeners.on_state(self.url, True)
-        self._take_messages(fresh)          # some came in the same bytes as the handshake's end
-
-    @property
-    def _guarded(self) -> bool:
-        """Whether only public addresses will do."""
-        return not self.own and not self.settings.allow_private
+        fresh, self._latency_ms = self._caller.call(self._patience)
+        self._opened(fresh, now)
 
     def _patience(self, secs: float) -> Patience:
         return Patience(secs, self._doorbell, lambda: self.stopping)
 
-    def _learn_facts(self) -> None:
+    def _opened(self, fresh: link.Link, now: int) -> None:
         mono = time.monotonic()
-        patience = self._patience(min(nip11.FETCH_SECS, self.settings.connect_secs))
-        try:
-            context = tls.client_context(self.settings.ca_file) if self.target.secure else None
-            self._facts = nip11.fetch(self.url, patience, context, self._guarded)
-            self._facts_until = mono + FACTS_SECS
-        except RelayError as err:
-            self._facts_until = mono + FACTS_RETRY_SECS
-            log.debug("relay %s: no description: %s", self.url, err)
+        self._heard_at = self._used_at = self._connected_at = mono
+        self._pinged_at = None
+        self._heard_wall = self._changed_wall = now
+        with self._lock:
+            self._link = fresh
+        self._talk.opened(self._caller.facts.limits, now, mono)
+        log.log(logging.DEBUG if self._failures.count > 1 else logging.INFO,
+                "relay %s: connected in %d ms", self.url, self._latency_ms)
+        self._listeners.on_state(self.url, True)
+        self._take_messages(fresh)          # some came in the same bytes as the handshake's end
 
     def _lost(self, err: RelayError) -> None:
         """Connecting failed or the connection broke: pause, and try again."""

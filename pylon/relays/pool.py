@@ -17,9 +17,10 @@ from pylon.log import peer_text
 from pylon.nostr.keys import Keys
 from pylon.relays import link
 from pylon.relays.address import check_stranger, normalise, parse_url
-from pylon.relays.connection import Connection, Listeners, RelayState, Settings
+from pylon.relays.connection import Connection, Listeners
 from pylon.relays.deliveries import OnOk
 from pylon.relays.nip11 import Limits
+from pylon.relays.state import RelayState, Settings
 from pylon.relays.subscription import Subscription
 
 log = logging.getLogger(__name__)

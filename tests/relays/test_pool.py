@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pylon.nostr import keys
-from pylon.relays import connection
+from pylon.relays import caller, connection
 from pylon.relays.pool import LEAST_MESSAGE_BYTES
 from tests.fakes.hostile_relay import HostileRelay
 from tests.fakes.tls_proxy import TlsProxy
@@ -254,14 +254,14 @@ def test_bytes_are_bounded_too(make_pool):
 
 def test_much_at_once_is_sent_at_the_pace_of_the_relay(make_pool, monkeypatch):
     """Four megabytes for a relay that reads slowly are no reason to hang up on it."""
-    real = connection.open_stream
+    real = caller.open_stream
 
     def with_small_buffer(*args):
         stream = real(*args)
         stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         return stream
 
-    monkeypatch.setattr(connection, "open_stream", with_small_buffer)
+    monkeypatch.setattr(caller, "open_stream", with_small_buffer)
     with HostileRelay("reads_slowly") as slow:
         pool, oks = make_pool([slow.url]), Oks()
         wait_for(pool.connected)
