@@ -75,11 +75,19 @@ class Clerk:
         """Cheap, unverified: does it name one of our events?"""
         return replies.order_event(event, self.by_event) is not None
 
+    def admits(self, event: Event) -> bool:
+        """Whether a verified event is worth a place in the inbox; on a relay's thread."""
+        live = self._concerned(event)
+        return live is not None and live.may_speak(event.pubkey, event.kind != replies.FEEDBACK)
+
+    def _concerned(self, event: Event) -> Live | None:
+        order_id = self.by_event.get(replies.order_event(event, self.by_event) or "")
+        return self.live.get(order_id or "")
+
     def hear(self, event: Event, again: bool) -> None:
         """A message of a provider: written down, and acted upon."""
-        order_id = self.by_event.get(replies.order_event(event, self.by_event) or "")
-        live = self.live.get(order_id or "")
-        if live is None or not live.may_speak(event.pubkey, event.kind != replies.FEEDBACK):
+        live = self._concerned(event)
+        if live is None:
             return
         if self._notebook.take(live, self.known(live.order_id), event, self._now(live)) or again:
             self.advance(live.order_id)
@@ -271,7 +279,8 @@ class Clerk:
         return self.open(order, keys, orders.asked(self._db, order.id))
 
     def open(self, order: OrderRow, keys: Keys | None, asked: dict[str, str | None]) -> Live:
-        live = Live(order.id, keys, asked, max(self._wall(), order.updated_at) - self._steady())
+        live = Live(order.id, keys, asked, max(self._wall(), order.updated_at) - self._steady(),
+                    orders.served_by(self._db))
         self.live[order.id] = live
         for event_id in asked:
             self.by_event[event_id] = order.id

@@ -1,6 +1,7 @@
 """What memory holds about an order under way: who listens, whom it heard, when it is due.
 
-Nothing here is needed after a restart: the store has the truth. Only under the turn of `Orders`.
+Nothing here is needed after a restart: the store has the truth. Under the turn of `Orders`, but
+for `may_speak`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from pylon.nostr.keys import Keys
 
 MAX_PROVIDERS = 50                  # strangers that one order listens to
-MAX_FEEDBACK = 600                  # messages of one provider about one order
+MAX_FEEDBACK = 300                  # messages of one provider about one order
 MAX_RESULTS = 5
 MAX_COMPLAINTS = 20                 # refused messages that are written down
 
@@ -30,6 +31,7 @@ class Live:
     asked: dict[str, str | None]    # our event ids, and whom each was for (None: everybody)
     clock: float                    # wall time minus steady time when it began: a step of the
     #                                 wall clock neither ends nor lengthens an order
+    friends: frozenset[str] = frozenset()   # have delivered to us: heard in any crowd
     listeners: list[Listener] = field(default_factory=list)
     due_at: float | None = None     # steady
     ends_at: float | None = None    # steady: an ended order that is still listened to
@@ -42,10 +44,11 @@ class Live:
     text: str = ""                  # as far as it was shown
 
     def may_speak(self, provider: str, is_result: bool) -> bool:
-        """Whether one more message of this provider is read; counts it."""
+        """Whether one more message of this provider is read; counts it. On relay threads: a count
+        that is off by one harms nobody."""
         key = (provider, is_result)
         if key not in self.heard and len(self.heard) >= 2 * MAX_PROVIDERS \
-                and provider not in self.asked.values():
+                and provider not in self.friends and provider not in self.asked.values():
             return False
         self.heard[key] += 1
         return self.heard[key] <= (MAX_RESULTS if is_result else MAX_FEEDBACK)

@@ -31,7 +31,7 @@ from pylon.customer.live import Listener, Live
 from pylon.customer.notebook import Notebook
 from pylon.errors import PylonError, Refused, StoreFull
 from pylon.failpoints import hit
-from pylon.log import short
+from pylon.log import Repeated, short
 from pylon.nostr.event import Event
 from pylon.nostr.keys import Keys
 from pylon.role import Role
@@ -78,7 +78,8 @@ class Orders(Role):
                             on_events=self._on_events, ring=ring, wall=wall, steady=steady)
         self._inbox: deque[tuple[Event | str, int]] = deque()   # events and ids of orders to
         #                                             look at, and how often it was tried already
-        self._dropped = 0
+        self._dropped = 0                           # written by relay threads
+        self._flood = Repeated(log, logging.WARNING)
         self._errands: deque[Errand] = deque()
         self._buyers = [Buyer(f"buyer-{n}", self._errands, payer) for n in range(1, BUYERS + 1)]
 
@@ -274,9 +275,10 @@ class Orders(Role):
 
     def _on_events(self, relay: str, events: list[Event]) -> None:
         """On a relay's thread."""
+        events = [event for event in events if self._clerk.admits(event)]
         if len(self._inbox) + len(events) > MAX_INBOX:
             self._dropped += len(events)
-            log.warning("orders: %d answers dropped, too many at once", self._dropped)
+            self._flood.failed("orders: %d answers dropped, too many at once", self._dropped)
             return
         self._inbox.extend((event, 0) for event in events)
         self.wake()

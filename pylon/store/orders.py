@@ -133,6 +133,12 @@ def count_open(db: Database) -> int:
     return row["n"] if row else 0
 
 
+def served_by(db: Database) -> frozenset[str]:
+    """Providers whose results we have taken."""
+    return frozenset(row["provider"] for row in db.query(
+        "SELECT DISTINCT provider FROM orders WHERE state = 'completed' LIMIT 1000"))
+
+
 def undelivered(db: Database, since: int) -> list[OrderRow]:
     """Ended orders that were paid and never answered: a late result is still welcome."""
     return [OrderRow.of(row) for row in db.query(

@@ -314,6 +314,7 @@ CREATE TABLE orders (
 );
 CREATE INDEX idx_orders_created ON orders(created_at);
 CREATE INDEX idx_orders_open ON orders(state) WHERE state IN ('new', 'sent', 'accepted', 'paid');
+CREATE INDEX idx_orders_served ON orders(provider) WHERE state = 'completed';
 CREATE TABLE order_events (
     event_id TEXT PRIMARY KEY,
     order_id TEXT NOT NULL REFERENCES orders(id) ON DELETE CASCADE,

@@ -11,7 +11,7 @@ from pylon.customer.customer import Customer
 from pylon.customer.shop import Shop
 from pylon.errors import PylonError, Refused, UsageError
 from pylon.nostr import keys
-from pylon.store import books
+from pylon.store import books, providers
 from tests.waiting import wait_for
 
 CONFIG = configuration.from_values({"relays": [], "customer": {"max_sats_per_job": 10,
@@ -129,18 +129,21 @@ def test_who_comes_late_hears_what_was_said_so_far(counter, market, dealer):
 
 def test_a_flood_of_strangers_is_bounded(market, monkeypatch):
     monkeypatch.setattr(live, "MAX_PROVIDERS", 3)
-    known = market.dealer()
-    order = market.submit(provider=None)
+    known, asked = market.dealer(), market.dealer()
+    known.result(market.submit("before", provider=known.pubkey), "hello")
     crowd = [market.dealer() for _ in range(9)]
+    order = market.submit()
     for one in crowd:
         one.feedback(order, "processing")
-    rows = market.db.one("SELECT count(*) AS n FROM dealings")["n"]
-    assert rows <= 6
-    targeted = market.submit("again", provider=known.pubkey)
+    assert len(providers.of_order(market.db, order)) == 6
+    known.result(order, "Paris")
+    market.wait(6)
+    assert market.order(order).result == "Paris"
+    targeted = market.submit("again", provider=asked.pubkey)
     for one in crowd:
         one.feedback(targeted, "processing")
-    known.result(targeted, "Paris")
-    assert market.order(targeted).result == "Paris"
+    asked.result(targeted, "Madrid")
+    assert market.order(targeted).result == "Madrid"
 
 
 def test_a_provider_that_never_stops_talking_is_cut_short(market, dealer, monkeypatch):
