@@ -19,6 +19,7 @@ from pylon.errors import RelayError
 from pylon.relays.bell import WRITE, Patience
 
 MAX_URL_CHARS = 512
+MAX_ADDRESSES = 6
 _PLAIN = re.compile(r"[!-~]+\Z", re.ASCII)      # no space and no control: it goes into a header
 _DEFAULT_PORT = {"ws": 80, "wss": 443}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -116,19 +117,23 @@ def resolve(target: RelayUrl, public_only: bool) -> list[tuple[Any, ...]]:
 
 
 def dial(target: RelayUrl, patience: Patience, public_only: bool) -> socket.socket:
-    """A connected, non-blocking TCP socket. Raises RelayError."""
+    """A connected, non-blocking TCP socket. Raises RelayError.
+
+    Every address gets its share of the patience, so that one that swallows everything (IPv6 on
+    many home networks) does not hide those after it.
+    """
+    found = resolve(target, public_only)[:MAX_ADDRESSES]
     reason: Exception | None = None
-    for family, kind, proto, _, where in resolve(target, public_only):
+    for number, (family, kind, proto, _, where) in enumerate(found):
         sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, proto)
         try:
-            _connect(sock, where, patience)
+            _connect(sock, where, patience.share(len(found) - number))
             return sock
-        except OSError as err:
+        except (OSError, RelayError) as err:
             sock.close()
             reason = err
-        except BaseException:
-            sock.close()
-            raise
+        if patience.over():
+            break
     raise RelayError(f"cannot connect to {target.name}: {reason}") from reason
 
 

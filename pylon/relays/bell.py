@@ -75,6 +75,13 @@ class Patience:
     def left_secs(self) -> float:
         return max(0.0, self._until - time.monotonic())
 
+    def over(self) -> bool:
+        return self._stopping() or not self.left_secs()
+
+    def share(self, tries: int) -> Patience:
+        """For the next of so many tries."""
+        return Patience(self.left_secs() / tries, self._bell, self._stopping)
+
     def wait(self, file: HasFileno, events: int) -> None:
         """Sleep until `file` is ready. Raises RelayError at the deadline or on stopping."""
         poll = select.poll()
@@ -86,7 +93,7 @@ class Patience:
                 raise RelayError("stopped while connecting")
             left = self.left_secs()
             if not left:
-                raise RelayError(f"no answer within {self._secs:g} s")
+                raise RelayError(f"no answer within {self._secs:.3g} s")
             ready = {fd for fd, _ in poll.poll(milliseconds(left))}
             if self._bell is not None and self._bell.fileno() in ready:
                 self._bell.clear()          # the caller looks at its inbox before it next sleeps

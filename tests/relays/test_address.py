@@ -103,3 +103,25 @@ def test_a_connect_that_nobody_answers_ends_at_the_deadline():
                 full.append(address.dial(target, Patience(0.3), False))
         for sock in full:
             sock.close()
+
+
+def test_an_address_that_swallows_everything_does_not_hide_the_next(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as hole, \
+            socket.create_server(("127.0.0.1", 0)) as good:
+        hole_target = address.parse_url(f"ws://127.0.0.1:{hole.getsockname()[1]}")
+        full = [address.dial(hole_target, Patience(5), False)]
+        with pytest.raises(RelayError):
+            while True:
+                full.append(address.dial(hole_target, Patience(0.2), False))
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", one.getsockname())
+                 for one in (hole, good)]
+        monkeypatch.setattr(address.socket, "getaddrinfo", lambda *args, **more: found)
+        full.append(address.dial(address.parse_url("ws://two.example"), Patience(1), False))
+        assert full[-1].getpeername() == good.getsockname()
+        for sock in full:
+            sock.close()
+
+
+def test_a_stop_ends_dialling():
+    with pytest.raises(RelayError, match="cannot connect"):
+        address.dial(address.parse_url("ws://127.0.0.1:9"), Patience(5, None, lambda: True), False)
