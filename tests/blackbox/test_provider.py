@@ -225,8 +225,8 @@ def test_reload_takes_new_settings_and_drops_no_job(make_node, make_stranger, re
     backend.gate.clear()
     job = stranger.job("in hand")
     wait_for(lambda: backend.calls, 20)
-    node.configure(node.home.config.read_text().replace("[admission]",
-                                                        f'[admission]\nblock = ["{"ab" * 32}"]'))
+    blocking = f'[admission]\nblock = ["{"ab" * 32}"]'
+    node.configure(node.home.config.read_text().replace("[admission]", blocking))
     node.run("reload")
     backend.gate.set()
     stranger.result(job)

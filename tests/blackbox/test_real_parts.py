@@ -35,7 +35,8 @@ def ollama():
 
 def relay_of(name: str):
     return {"nostr-sdk": lambda: LocalRelay(), "nostr-sdk-auth": lambda: LocalRelay(auth="write"),
-            "nostr-relay": lambda: PythonRelay(), "nostr-relay-auth": lambda: PythonRelay(auth=True),
+            "nostr-relay": lambda: PythonRelay(),
+            "nostr-relay-auth": lambda: PythonRelay(auth=True),
             "node": lambda: NodeRelay(), "node-auth": lambda: NodeRelay(auth=True)}[name]()
 
 

@@ -90,7 +90,8 @@ class Bench:
     def new_worker(self, lease: str) -> Worker:
         return self.quiet(Worker("worker-1", self.db, self.keys, self.config, self.registry, lease,
                                  lambda event, relays: self.sent.append(event),
-                                 lambda job: self.rings.append("done"), self.admission.output_room, lambda customer: []))
+                                 lambda job: self.rings.append("done"),
+                                 self.admission.output_room, lambda customer: []))
 
     @staticmethod
     def quiet(role):
