@@ -45,6 +45,11 @@ def test_waiving_twice_is_refused_and_books_once(debt, db):
     assert books.balance(db, books.PROVIDER) == 21_500
 
 
+def test_a_refund_of_what_is_not_owed_is_refused(debt, db):
+    with db.transaction(durable=True) as tx:
+        refused(lambda: owed.settling(tx, "no such id", NOW), "not-owed")
+
+
 def test_a_row_is_found_by_the_beginning_of_its_id(debt, db):
     assert owed.find(db, debt.id[:6]) == debt
     for wrong in ("", "zz", debt.id + "0"):

@@ -256,6 +256,12 @@ def a_preimage_is_another_one(purse):
         f"payment_hash = '{hash_of(2)}'")
 
 
+@falsification("payment-differs")
+def a_payment_is_charged_to_another_account(purse):
+    sql(purse, "UPDATE entries SET account = 'owner' WHERE kind = 'reserve' AND account = "
+        f"'{AGENT}' AND ref = 'payment-{purse.row(2).id}'")
+
+
 @falsification("account-differs")
 def a_reservation_is_forgotten(purse):
     sql(purse, f"DELETE FROM payments WHERE payment_hash = '{hash_of(4)}'")
