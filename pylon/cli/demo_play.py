@@ -25,7 +25,7 @@ from pylon.config import Config
 from pylon.control import client
 from pylon.errors import ControlError, NotRunning, PylonError, Refused
 from pylon.home import Home, write_private
-from pylon.provider.admission import is_local
+from pylon.relays.address import is_local
 from pylon.units import format_sats
 from pylon.wallets import bolt11
 from pylon.wallets.ledger import Ledger

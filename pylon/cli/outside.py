@@ -20,7 +20,7 @@ from pylon.cli import counter
 from pylon.cli.finding import Finding, Patient
 from pylon.control import client
 from pylon.errors import PylonError
-from pylon.relays import nip11, tls
+from pylon.relays import address, nip11, tls
 from pylon.relays.bell import Patience
 from pylon.relays.pool import Pool
 from pylon.relays.subscription import Subscription
@@ -171,6 +171,11 @@ def wallet(patient: Patient) -> Iterator[Finding]:
         else:
             yield Finding("wallet", "warn", "payments are off: work is free", "")
         return
+    if config.wallet.backend == "ledger" and config.require_payment and \
+            not all(map(address.is_local, config.relays)):
+        yield Finding("wallet", "warn", "play money is not quoted to the public, and payment is "
+                      "required: nothing is sold on these relays", "connect a real wallet: pylon "
+                      "wallet connect; or set require_payment = false, or use relays of your own")
     if config.wallet.backend == "ledger" and not client.answers(patient.home) and \
             not any(patient.home.secrets.glob("ledger*")):
         yield Finding("wallet", "ok", "play money; the account is made at the first start")

@@ -202,7 +202,7 @@ class Admission:
         wallet = self._wallet()
         if wallet is None:
             raise Refused("no-wallet", "payment is required and no wallet works")
-        if wallet.name == "ledger" and not all(map(is_local, self._config.relays)):
+        if wallet.name == "ledger" and not all(map(address.is_local, self._config.relays)):
             raise Refused("play-money", "play money is quoted on local relays only")
         price = pricing.rate_for(self._config, model).price(
             estimate_tokens(text), max_tokens, wallet.whole_sats)
@@ -232,15 +232,6 @@ class Admission:
                     jobs.count(self._db, open_quotes, job.event.pubkey)
                     >= terms.quotes_per_customer):
                 raise Refused("too-many-quotes", "pay or let expire the quotes that are open")
-
-
-def is_local(relay: str) -> bool:
-    """Whether a relay is on this machine or its own network, by its address or name."""
-    host = address.parse_url(relay).host
-    try:
-        return not address.is_public(host)
-    except ValueError:                      # a name, not an address
-        return host == "localhost" or host.endswith((".localhost", ".local", ".lan", ".internal"))
 
 
 def estimate_tokens(text: str) -> int:

@@ -147,3 +147,12 @@ def _connect(sock: socket.socket, where: Any, patience: Patience) -> None:
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, errno.errorcode.get(code, "error"))
+
+
+def is_local(relay: str) -> bool:
+    """Whether a relay is on this machine or its own network, by its address or name."""
+    host = parse_url(relay).host
+    try:
+        return not is_public(host)
+    except ValueError:                      # a name, not an address
+        return host == "localhost" or host.endswith((".localhost", ".local", ".lan", ".internal"))

@@ -80,7 +80,8 @@ def find(db: Any, subject: str) -> str:
     rows = db.query("SELECT DISTINCT subject FROM journal WHERE subject >= ? AND subject < ? "
                     "LIMIT 3", (subject, subject + "\x7f"))
     if not rows:
-        raise PylonError(f"nothing is known of {subject!r}; `pylon events` shows what there is")
+        raise PylonError(f"nothing is known of {subject!r}; ids stand in `pylon job list`, "
+                         "`pylon earnings` and `pylon logs`")
     if len(rows) > 1 and rows[0]["subject"] != subject:
         raise PylonError(f"{subject!r} could be several; give more of it")
     return str(rows[0]["subject"])
