@@ -24,8 +24,8 @@ from pylon.wallets.ledger import Ledger
 METHODS = ("get_info", "get_balance", "make_invoice", "pay_invoice", "lookup_invoice",
            "list_transactions", "make_hold_invoice", "settle_hold_invoice", "cancel_hold_invoice")
 NOTIFICATIONS = ("payment_received", "payment_sent", "hold_invoice_accepted")
-SINS = ("without_p", "silent", "silent_after", "stranger", "other_call", "other_type", "error", "error_after",
-        "twice", "spoils", "no_json", "both", "not_for_us")
+SINS = ("without_p", "silent", "silent_after", "stranger", "other_call", "other_type", "error",
+        "error_after", "twice", "spoils", "no_json", "both", "not_for_us")
 CONFIG = from_values({"relay": {"backoff_max_secs": 1}})
 
 
