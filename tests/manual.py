@@ -140,6 +140,42 @@ def fresh(file: str) -> str:
     return text
 
 
+# ---- reading pages ------------------------------------------------------------------------------
+
+PAGES = sorted((ROOT / "man").glob("*.[1-8]"))
+
+
+def sections(page: Path) -> dict[str, list[str]]:
+    """The lines below each .Sh and .Ss, by title."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in page.read_text().splitlines():
+        if line.startswith((".Sh ", ".Ss ")):
+            lines = found.setdefault(line[4:], [])
+        else:
+            lines.append(line)
+    return found
+
+
+def blocks(lines: list[str]) -> Iterator[list[str]]:
+    """Each literal block, and each line shown alone, as it is read."""
+    block: list[str] | None = None
+    for line in lines:
+        if line.startswith(".Bd -literal"):
+            block = []
+        elif line == ".Ed" and block is not None:
+            yield block
+            block = None
+        elif block is not None:
+            block.append(_plain(line))
+        elif line.startswith(".Dl "):
+            yield [_plain(line[4:])]
+
+
+def _plain(line: str) -> str:
+    return line.replace("\\(dq", '"').replace("\\&", "").replace("\\e", "\\")
+
+
 if __name__ == "__main__":
     for each in PARTS:
         (ROOT / each).write_text(fresh(each))
