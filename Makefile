@@ -14,17 +14,19 @@ PYTHON = $(or $(shell for p in /usr/bin/python3 python3 python3.13 python3.12 py
 VENV := .venv
 VENV_DEBIAN := .venv-debian12
 PIP := -m pip install -q --disable-pip-version-check
-PYTEST := -m pytest -q --durations=5 $(TESTFLAGS)
+PYTEST := -m pytest -q --durations=5
+PARALLEL := -n 2 --dist loadfile
 SECP := libsecp256k1-2|libsecp256k1-1
 
 # What Debian 12 has; `make test-debian` runs the suite against it.
 DEBIAN12 := websocket-client==1.2.3 requests==2.28.1 ecdsa==0.18.0 mnemonic==0.19 \
 	cryptography==38.0.4 urllib3==1.26.12
 
-.PHONY: help demo test test-real test-matrix test-debian lint bench soak dist clean
+.PHONY: help demo test test-real test-real-lightning test-matrix test-debian lint bench soak \
+	dist clean
 
 help:  ## what there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 21
 
 $(VENV)/bin/python:
 	@contrib/debian-needs python3-venv '$(SECP)'
@@ -57,19 +59,23 @@ demo: $(VENV)/.demo  ## a job over a real relay, answered by a real model, in a 
 
 test: $(VENV)/.test  ## the tests
 	$(VENV)/bin/python -m tests.parts.venvs llama
-	$(VENV)/bin/python $(PYTEST)
+	$(VENV)/bin/python $(PYTEST) $(PARALLEL) $(TESTFLAGS)
 
 test-real: $(VENV)/.test  ## the tests with the heavy third-party parts (2 GB)
 	@contrib/debian-needs gcc libc6-dev nodejs npm
 	$(VENV)/bin/python -m tests.parts.venvs llama ollama lnbits nostr-relay nostr-dvm node openai
-	$(VENV)/bin/python $(PYTEST) -m real
+	$(VENV)/bin/python $(PYTEST) -m real $(TESTFLAGS)
+
+test-real-lightning: $(VENV)/.test  ## by hand, as root: jobs paid over Lightning channels (1 GB)
+	tests/parts/lightning.sh install
+	$(VENV)/bin/python $(PYTEST) -m lightning tests/lightning $(TESTFLAGS)
 
 test-matrix: $(VENV)/.test  ## a crash at every step of the money's way, each kind of crash
-	$(VENV)/bin/python $(PYTEST) -m matrix
+	$(VENV)/bin/python $(PYTEST) -m matrix -n 2 $(TESTFLAGS)
 
 test-debian: $(VENV_DEBIAN)/.test  ## the tests against the versions that Debian 12 has
 	$(VENV_DEBIAN)/bin/python -m tests.parts.venvs llama
-	$(VENV_DEBIAN)/bin/python $(PYTEST)
+	$(VENV_DEBIAN)/bin/python $(PYTEST) $(PARALLEL) $(TESTFLAGS)
 
 lint: $(VENV)/.lint  ## flake8 and mypy
 	$(VENV)/bin/flake8 pylon tests pylon.py
