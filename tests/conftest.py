@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pylon.home import Home
 from tests import waiting
@@ -25,6 +26,9 @@ FOREIGN = ("OPENAGENTS_HOME", "OLLAMA_HOST", "LLAMACPP_URL", "OPENAI_API_KEY", "
            "RUST_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "CREDENTIALS_DIRECTORY", "NO_COLOR",
            "http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY",
            "SSLKEYLOGFILE")
+# A slow machine is no fault of the example that happens to meet it.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 GOODBYE_SECS = 5        # what a stopped thread or child may take to be gone
 
 
