@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import Any
 
 from pylon.api.server import Endpoint, is_loopback
 from pylon.api.sources import Follow, Local, Market, Submit
+from pylon.customer.shop import follow, submit
+from pylon.daemon.node import Node
 from pylon.home import Home, read_secret, write_private
 
 TOKEN_NAME = "api.token"            # among the home's secrets
+
+
+def attach(node: Node) -> None:
+    """Start the endpoint inside the daemon; a step of its start. Raises ConfigError, PortTaken."""
+    assert node.customer is not None
+    shop = node.customer.shop
+    endpoint = open_endpoint(node.config, node.home, node.registry, partial(submit, shop),
+                             partial(follow, shop))
+    endpoint.start()
+    node.add_part("api", lambda deadline: endpoint.stop())
+    node.facts["api"] = lambda: {"host": endpoint.host, "port": endpoint.port}
 
 
 def open_endpoint(config: Any, home: Home, registry: Any, submit: Submit, follow: Follow,

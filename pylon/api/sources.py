@@ -18,7 +18,7 @@ OnText = Callable[[str], None]
 Submit = Callable[[dict[str, Any]], dict[str, Any]]
 Follow = Callable[[dict[str, Any]], Iterator[dict[str, Any] | None]]
 STATUS = {"model-unknown": 404, "prompt-too-long": 413, "too-large": 413, "no-backend": 503,
-          "over-day-limit": 402, "over-api-limit": 402, "not-enough-money": 402}
+          "over-day-limit": 402, "over-api-limit": 402, "no-funds": 402}
 
 
 class Local:

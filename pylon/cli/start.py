@@ -60,6 +60,9 @@ def start(home: Home, mode: str, config_file: str | None, passphrase_file: str |
     node = node or identity.open_identity(home, config, passphrase_file)
     daemon = Node(home, config, node, mode, os.path.abspath(config_file) if config_file else "",
                   foreground)
+    if config.api.enabled:
+        from pylon.api.opening import attach    # late: an HTTP server, only where it is on
+        daemon.extras = (attach,)
     if foreground:
         return daemon.serve(detach.Report())
     terminal.mention(f"identity {node.keys.npub}, mode {mode}")

@@ -14,11 +14,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from pylon.api.opening import open_endpoint
 from pylon.backends.registry import Prober, Registry
 from pylon.control.server import Peer
 from pylon.customer.customer import Customer
-from pylon.customer.shop import follow, submit
 from pylon.daemon.daemon import Daemon
 from pylon.daemon.inbox import Deadline
 from pylon.errors import ConfigError, UsageError, WalletError
@@ -92,12 +90,14 @@ class WalletKeeper(Role):
 
 
 class Node(Daemon):
-    """A daemon that serves."""
+    """A daemon that serves. `extras` are attached last; whoever starts the node sets them."""
+
+    extras: Sequence[Callable[[Node], None]] = ()
 
     def more_steps(self) -> tuple[Callable[[], None], ...]:
         return (self._open_relays, self._open_wallet, self._start_backends,
                 self._start_paying, self._start_customer, self._start_provider,
-                self._start_api, self._show_facts)
+                self._start_extras, self._show_facts)
 
     @property
     def wallet(self) -> Wallet | None:
@@ -168,10 +168,9 @@ class Node(Daemon):
     def _start_paying(self) -> None:
         """Before anybody pays: end what a crash left open, by the wallet's own record."""
         self._start_roles("reconciler", self.reconciler)
-        if self.purse is None:
-            return
-        self._start_roles("incoming", self.incoming)
-        self._start_roles("auditor", Auditor(self.db, lambda: self.wallet))
+        if self.purse is not None:
+            self._start_roles("incoming", self.incoming)
+            self._start_roles("auditor", Auditor(self.db, lambda: self.wallet))
         desk = Desk(self.db, self.payer, self.config.network, self._watch_invoices)
         for name, handler in HANDLERS.items():
             self.control.add(name, partial(_ask_desk, handler, desk), asking=name in ASKING)
@@ -209,16 +208,10 @@ class Node(Daemon):
         self.publisher.flush(min(2.0, max(0.0, deadline.left())))
         self._journal("WentOffline", {})
 
-    def _start_api(self) -> None:
-        if not self.config.api.enabled:
-            return
-        assert self.customer is not None
-        shop = self.customer.shop
-        endpoint = open_endpoint(self.config, self.home, self.registry, partial(submit, shop),
-                                 partial(follow, shop))
-        endpoint.start()
-        self.add_part("api", lambda deadline: endpoint.stop())
-        self.facts["api"] = lambda: {"host": endpoint.host, "port": endpoint.port}
+    def _start_extras(self) -> None:
+        """What stands above the node and was given to it: the HTTP endpoint, where it is on."""
+        for attach in self.extras:
+            attach(self)
 
     def _show_facts(self) -> None:
         self.facts["stats"] = lambda: {
