@@ -71,7 +71,8 @@ class Buyer(Role):
 
 
 def pay(payer: Payer, errand: Errand) -> None:
-    """The one payment of an order. Raises Refused, StoreFull."""
+    """The one payment of an order: here and nowhere else its money moves. Raises Refused,
+    StoreFull."""
     order, dealing, terms = errand.order, errand.dealing, errand.terms
     payer.pay(Proposal(
         action_key=order.id, account=order.account, purpose=terms.purpose,

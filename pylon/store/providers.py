@@ -48,7 +48,8 @@ class Dealing:
 
     @property
     def priced(self) -> bool:
-        return bool(self.bolt11)
+        """It wants money: by an invoice, or (source `internal`) in the node's own books."""
+        return bool(self.amount_msats)
 
 
 @dataclass(frozen=True, slots=True)

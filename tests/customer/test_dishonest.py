@@ -41,6 +41,24 @@ def provider(node, relay, request):
         one.close()
 
 
+# What only shows when the time is over: all at once, each with a provider of its own.
+PATIENT = ("foreign_author", "wrong_request", "somebody_elses_quote", "garbage", "empty_result",
+           "other_orders_result", "to_somebody_else", "foreign_result", "unsigned_result",
+           "lies_about_payment")
+
+
+@pytest.fixture(scope="module")
+def patient(node, relay):
+    """sin -> (its provider, the order that was placed with it)"""
+    liars = {sin: DishonestProvider(relay.url, node.openagents, f"patient-{sin}", sins=(sin,),
+                                    only_by_name=True) for sin in PATIENT}
+    placed = {sin: (liar, node.buy(provider=liar.npub, timeout_secs=4))
+              for sin, liar in liars.items()}
+    yield placed
+    for liar in liars.values():
+        liar.close()
+
+
 def refused(order, provider):
     """The code with which a provider of an order was struck out."""
     return next((one["code"] for one in order["providers"] if one["provider"] == provider.npub),
@@ -88,9 +106,9 @@ def test_a_quote_that_is_not_as_it_must_be_is_never_paid(node, provider, sin, co
 
 
 @pytest.mark.parametrize("sin", ["foreign_author", "wrong_request", "somebody_elses_quote"])
-def test_e70_a_quote_of_another_author_or_for_another_order_is_ignored(node, provider, sin):
-    liar = provider(sin)
-    order = node.end_of(node.buy(provider=liar.npub))
+def test_e70_a_quote_of_another_author_or_for_another_order_is_ignored(node, patient, sin):
+    liar, order_id = patient[sin]
+    order = node.end_of(order_id, 30)
     assert liar.did("quoted")
     assert (order["state"], order["code"], order["payment"]) == ("expired", "no-answer", None)
 
@@ -112,7 +130,7 @@ def test_a_second_quote_changes_nothing(node, provider):
 def test_e71_taking_the_money_and_delivering_nothing(node, provider):
     """Recorded, shown, avoided; and no second payment for the same order."""
     thief, honest = provider("never"), provider(price_msats=5000)
-    order = node.end_of(node.buy(provider=thief.npub, timeout_secs=1), 30)
+    order = node.end_of(node.buy(provider=thief.npub), 30)
     assert (order["state"], order["code"]) == ("expired", "not-delivered")
     assert node.paid(order["id"]) == 2000
     shown = json.loads(node.run("providers", "--all", "--json").stdout)["providers"]
@@ -128,9 +146,9 @@ def test_e71_taking_the_money_and_delivering_nothing(node, provider):
     ("garbage", "unreadable"), ("empty_result", "empty-result"),
     ("other_orders_result", None), ("to_somebody_else", None), ("foreign_result", None),
     ("unsigned_result", None)])
-def test_a_result_that_is_none_is_not_taken(node, provider, sin, code):
-    liar = provider(sin)
-    order = node.end_of(node.buy(provider=liar.npub, timeout_secs=1), 30)
+def test_a_result_that_is_none_is_not_taken(node, patient, sin, code):
+    liar, order_id = patient[sin]
+    order = node.end_of(order_id, 30)
     assert (order["state"], order["code"]) == ("expired", "not-delivered")
     assert order["result"] is None and node.paid(order["id"]) == 2000
     assert refused(order, liar) in (code, "not-delivered")
@@ -154,15 +172,14 @@ def test_an_error_after_the_payment_is_a_debt(node, provider):
     assert "it broke" in order["error"]
 
 
-def test_a_claim_of_success_is_no_result(node, provider):
-    liar = provider("lies_about_payment")
-    order = node.end_of(node.buy(provider=liar.npub, timeout_secs=1), 30)
+def test_a_claim_of_success_is_no_result(node, patient):
+    order = node.end_of(patient["lies_about_payment"][1], 30)
     assert (order["state"], order["result"]) == ("expired", None)
 
 
 def test_a_result_after_the_time_is_still_taken_and_nothing_is_paid_again(node, provider):
-    late = provider("after_timeout", late_secs=4.0)
-    order_id = node.buy(provider=late.npub, timeout_secs=1)
+    late = provider("after_timeout", late_secs=7.0)
+    order_id = node.buy(provider=late.npub)
     assert node.end_of(order_id)["state"] == "expired"
     wait_for(lambda: node.order(order_id)["state"] == "completed", 20)
     assert node.paid(order_id) == 2000
@@ -193,7 +210,7 @@ def test_a_relay_that_drops_the_result(relay, node, provider):
             assert order["state"] == "completed"
             deaf = DishonestProvider(dropping.url, node.openagents, "deaf")
             try:
-                order = node.end_of(node.buy(provider=deaf.npub, timeout_secs=2), 30)
+                order = node.end_of(node.buy(provider=deaf.npub), 30)
             finally:
                 deaf.close()
             assert (order["state"], order["code"]) == ("expired", "not-delivered")

@@ -38,13 +38,15 @@ class DishonestProvider:
 
     def __init__(self, url: str, place: Path, name: str = "provider", price_msats: int = 2000,
                  sins: tuple[str, ...] = (), hold: bool = False, late_secs: float = 4.0,
-                 answer: str = "Paris", partials: tuple[str, ...] = ()) -> None:
+                 answer: str = "Paris", partials: tuple[str, ...] = (),
+                 only_by_name: bool = False) -> None:
         assert SINS.issuperset(sins), sins
         self.keys, self.stranger = Keys.generate(), Keys.generate()
         self.pubkey = self.keys.public_key().to_hex()
         self.npub = self.keys.public_key().to_bech32()
         self.price_msats, self.sins, self.hold = price_msats, set(sins), hold
         self.late_secs, self.answer, self.partials = late_secs, answer, partials
+        self.only_by_name = only_by_name        # leaves alone what is asked of everybody
         self.log: list[tuple[str, str]] = []
         self.published: dict[str, tuple[bool, str]] = {}
         self.wallet = Ledger(place / "ledger.db", hashlib.sha256(name.encode()).digest(),
@@ -82,7 +84,7 @@ class DishonestProvider:
             if what == "job" and about["id"] not in [ref for kind, ref in self.log
                                                      if kind == "job"]:
                 targets = [t[1] for t in about["tags"] if t[0] == "p"]
-                if not targets or self.pubkey in targets:
+                if self.pubkey in targets or not (targets or self.only_by_name):
                     self._note("job", about["id"])
                     self._take(about)
             elif what == "paid":
