@@ -18,6 +18,7 @@ COMMANDS = (
     ("owed", "money that arrived for work that was not delivered"),
     ("earnings", "what the node has earned"),
     ("job", "order work from the market, and fetch what came back"),
+    ("agent", "agents that live on this node: spawn, fund, watch, approve"),
     ("providers", "who sells what, and what we know of them"),
     ("infer", "one prompt for a local backend"),
     ("compute", "what could think for this node, here and in the market"),

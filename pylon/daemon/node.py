@@ -18,6 +18,7 @@ from pylon.backends.registry import Prober, Registry
 from pylon.control.server import Peer
 from pylon.customer.customer import Customer
 from pylon.daemon.daemon import Daemon
+from pylon.daemon.hosting import Hosting
 from pylon.daemon.inbox import Deadline
 from pylon.errors import ConfigError, UsageError, WalletError
 from pylon.log import Repeated
@@ -97,7 +98,7 @@ class Node(Daemon):
     def more_steps(self) -> tuple[Callable[[], None], ...]:
         return (self._open_relays, self._open_wallet, self._start_backends,
                 self._start_paying, self._start_customer, self._start_provider,
-                self._start_extras, self._show_facts)
+                self._start_hosting, self._start_extras, self._show_facts)
 
     @property
     def wallet(self) -> Wallet | None:
@@ -207,6 +208,9 @@ class Node(Daemon):
         self.provider.stop(max(0.0, deadline.left() - STOP_MARGIN_SECS))
         self.publisher.flush(min(2.0, max(0.0, deadline.left())))
         self._journal("WentOffline", {})
+
+    def _start_hosting(self) -> None:
+        self.hosting = Hosting(self)
 
     def _start_extras(self) -> None:
         """What stands above the node and was given to it: the HTTP endpoint, where it is on."""

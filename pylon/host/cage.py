@@ -35,11 +35,6 @@ _START = ("import sys; sys.path.insert(0, '/opt/pylon'); "
           "from pylon.runner.__main__ import main; sys.exit(main())")
 
 
-def built_in() -> bool:
-    """Whether no other runner is named for all agents."""
-    return not os.environ.get("PYLON_AGENT_RUNNER")
-
-
 def runner_of(setting: str) -> str:
     """The program for an agent: its own setting, else PYLON_AGENT_RUNNER, else '' for the
     built-in one. Raises ConfigError."""

@@ -139,6 +139,14 @@ class Runner:
 
     # -- the end --
 
+    def abort(self) -> None:
+        """End it now, from another thread; whoever listens to it hears that it has ended."""
+        if self._process.poll() is None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+
     def close(self) -> int | None:
         """End it, whatever it does; its exit status where it ended by itself."""
         try:
