@@ -8,9 +8,11 @@ import importlib
 import re
 import shutil
 import subprocess
+import tomllib
 
 import pytest
 
+from pylon import config as configuration
 from pylon import options
 from pylon.cli import parser as front
 from pylon.cli.commands import COMMANDS
@@ -190,3 +192,31 @@ def test_every_finding_of_the_audit_is_documented():
     for file in ("pylon/wallets/audit.py", "pylon/store/checks.py"):
         names = re.findall(r'Finding\("([a-z-]+)"', (ROOT / file).read_text())
         assert names and set(names) <= said
+
+
+# ---- what README and docs say to type -----------------------------------------------------------
+
+def typed(text: str) -> set[str]:
+    """Every `pylon ...` in a code block or span."""
+    fenced = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+    lines = [line.split("#")[0].strip() for block in fenced for line in block.splitlines()]
+    spans = re.findall(r"`(pylon [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    return {line for line in lines + spans if line.startswith("pylon ")}
+
+
+@pytest.mark.parametrize("file", ["README.md", *sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))])
+def test_what_the_documents_say_to_type_exists(file):
+    known = {title: set(options_of(parser)) for title, parser in ALL}
+    for line in typed((ROOT / file).read_text()):
+        words = line.split()
+        title = " ".join(words[:3]) if " ".join(words[:3]) in known else " ".join(words[:2])
+        assert title in known, f"{file}: {line}"
+        options = {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)}
+        assert options <= known[title], f"{file}: {line}"
+
+
+def test_the_toml_of_the_readme_is_a_configuration():
+    for block in re.findall(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(),
+                            re.M | re.S):
+        configuration.from_values(tomllib.loads(block))
