@@ -64,7 +64,7 @@ test: $(VENV)/.test  ## the tests
 test-real: $(VENV)/.test  ## the tests with the heavy third-party parts (2 GB)
 	@contrib/debian-needs gcc libc6-dev nodejs npm
 	$(VENV)/bin/python -m tests.parts.venvs llama ollama lnbits nostr-relay nostr-dvm node openai
-	$(VENV)/bin/python $(PYTEST) -m real $(TESTFLAGS)
+	$(VENV)/bin/python $(PYTEST) -m real $(PARALLEL) $(TESTFLAGS)
 
 test-real-lightning: $(VENV)/.test  ## by hand, as root: jobs paid over Lightning channels (1 GB)
 	tests/parts/lightning.sh install
