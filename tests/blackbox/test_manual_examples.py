@@ -84,7 +84,7 @@ class World:
             return
         self.node.start()
         wait_for(lambda: connected(self.node), 20, "the relays")
-        self.ask("WalletFund", {"amount_msats": 1_000_000})
+        self.ask("WalletFund", {"amount_msats": 10_000_000})
         self.order = self.ask("JobSubmit", {"prompt": "hello", "max_tokens": 60})["id"]
         wait_for(lambda: self.ask("JobStatus", {"id": self.order})["state"] == "completed", 20)
 
