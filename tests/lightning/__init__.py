@@ -1,0 +1,1 @@
+"""Sold and bought over real Lightning channels on regtest (`make test-real-lightning`)."""
