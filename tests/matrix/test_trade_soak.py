@@ -83,6 +83,7 @@ def trade(seller: Node, buyer: Node, orders: int) -> None:
     while ordered < orders:
         for _ in range(BATCH):
             ordered += order(buyer, npub, ordered)
+        wait_for(lambda: len(open_orders(buyer)) <= BATCH, 180, f"earlier orders (seed {SEED})")
         victim = chance.choice([seller, buyer, None])
         if victim is not None:
             victim.kill()
