@@ -19,6 +19,9 @@ import pytest
 
 from pylon import config as configuration
 from pylon.control import client
+from pylon.customer import shop
+from pylon.host import desk as agents
+from pylon.wallets import desk
 from pylon.wallets.ledger import Ledger
 from tests import manual
 from tests.blackbox.conftest import connected
@@ -161,7 +164,9 @@ def test_the_configurations(text):
 
 # ---- the control socket -------------------------------------------------------------------------
 
-NOT_SHOWN = {"WalletResolve", "OwedPay", "OwedWaive", "JobPay", "JobCancel"}    # their answers
+NOT_SHOWN = {"WalletResolve", "OwedPay", "OwedWaive", "JobPay", "JobCancel", "AgentAllow",
+             "AgentApprove", "AgentReject", "AgentTick"}        # their answers
+PARTS = ("The daemon", "The wallet", "Buying", "Agents")
 MORE = "..."                        # a key of a documented answer: more stands here
 
 
@@ -170,7 +175,7 @@ def exchanges():
     lines: list[str] = []
     for block in manual.blocks(manual.sections(ROOT / "man/pylon-control.7")["DESCRIPTION"] + [
             line for title, part in manual.sections(ROOT / "man/pylon-control.7").items()
-            if title in ("The daemon", "The wallet", "Buying") for line in part]):
+            if title in PARTS for line in part]):
         for line in block:
             if line.startswith(("> ", "< ")):
                 lines.append(line)
@@ -229,11 +234,10 @@ def replies(world, name, args):
     return ["Ok" if real is None else real if name == "Ping" else {name: real}]
 
 
-def test_every_command_of_the_daemon_stands_in_the_manual(world):
-    from pylon.customer import shop
-    from pylon.wallets import desk
+def test_every_command_of_the_daemon_stands_in_the_manual():
     known = {name_of(call) for call, _ in exchanges()}
-    assert {*shop.HANDLERS, *shop.STREAMS, *desk.HANDLERS} <= known
+    assert {*shop.HANDLERS, *shop.STREAMS, *desk.HANDLERS, *agents.HANDLERS,
+            *agents.STREAMS} <= known
     for file in (ROOT / "pylon/daemon").glob("*.py"):
         for line in file.read_text().splitlines():
             if "control.add(\"" in line:
