@@ -32,6 +32,14 @@ settings.load_profile("house")
 GOODBYE_SECS = 5        # what a stopped thread or child may take to be gone
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    """What a test has logged may be no UTF-8, but reports are sent from process to process."""
+    report = (yield).get_result()
+    report.sections = [(name, text.encode(errors="replace").decode())
+                       for name, text in report.sections]
+
+
 @pytest.fixture
 def wait_for():
     return waiting.wait_for
