@@ -1,0 +1,3 @@
+#!/bin/sh
+# Ends before it said anything.
+exit 3
