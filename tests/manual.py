@@ -15,7 +15,7 @@ from typing import Any
 from pylon.options import OPTIONS, SECTION_TEXTS, Option
 from pylon.provider.admission import REFUSALS as PROVIDER_REFUSALS
 from pylon.provider.admission import SILENT
-from pylon.states import JOB_EDGES, PAYMENT_EDGES
+from pylon.states import JOB_EDGES, ORDER_EDGES, PAYMENT_EDGES
 from pylon.wallets.payer import REFUSALS as PAYER_REFUSALS
 
 ROOT = Path(__file__).parent.parent
@@ -117,7 +117,8 @@ PARTS: dict[str, dict[str, Callable[[], Iterator[str]]]] = {
     "man/pylon-explain.1": {"refusals": lambda: codes(PROVIDER_REFUSALS, SILENT)},
     "man/pylon-wallet.1": {"refusals": lambda: codes(PAYER_REFUSALS)},
     "docs/MONEY.md": {"being-paid": lambda: edges(JOB_EDGES),
-                      "paying": lambda: edges(PAYMENT_EDGES)},
+                      "paying": lambda: edges(PAYMENT_EDGES),
+                      "buying": lambda: edges(ORDER_EDGES)},
 }
 
 
