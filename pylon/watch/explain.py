@@ -47,6 +47,16 @@ SENTENCES: dict[str, str] = {
     "OrderFailed": "failed ({code}): {reason}",
     "OrderExpired": "expired ({code}): {reason}",
     "OrderCancelled": "cancelled by its owner",
+    "TickStarted": "began: {trigger}",
+    "TickEnded": "{state} after {duration_ms} ms: {actions} actions, {cost_msats:sats} spent "
+                 "({code})",
+    "AgentActed": "{type}: {outcome}, event {event_id:id}",
+    "AgentActionHeld": "{type}: {outcome} ({code})",
+    "AgentActionDecided": "action {number}: {outcome} ({code})",
+    "AgentSpawned": "spawned as {name}",
+    "AgentStateChanged": "{state}: {runway}",
+    "AgentPaused": "paused by its owner",
+    "AgentResumed": "started by its owner",
 }
 
 

@@ -49,8 +49,8 @@ def test_sigkill_in_a_tick_leaves_it_interrupted_and_counted(world):
     node.start()
     node.run("agent", "tick", "scribe")
     ticks = node.json("agent", "history", "scribe")["ticks"]
-    assert [(one["tick_number"], one["state"]) for one in ticks] == [(2, "succeeded"),
-                                                                      (1, "interrupted")]
+    assert [(one["tick_number"], one["state"]) for one in ticks] == [
+        (2, "succeeded"), (1, "interrupted")]
     assert node.json("wallet", "audit")["clean"]
     wait_for(lambda: node.status()["host"]["ticking"] == 0, 5)
 
