@@ -17,7 +17,7 @@ from types import TracebackType
 from tests.parts import venvs
 from tests.waiting import wait_for
 
-NEEDED = ("pylon", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+NEEDED = ("pylon", "man", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
 
 def install() -> Path:
