@@ -56,7 +56,7 @@ async def main(order: dict[str, Any], keys: sdk.Keys) -> None:
     seen = client.notifications()
     await client.subscribe(sdk.ReqTarget.auto([answers]))
     await client.send_event(event)
-    say("published", id=event.id().to_hex())
+    say("published", id=event.id().to_hex(), prompt=order["prompt"])
     while (notice := await seen.next()) is not None:
         if notice.is_new_event():
             tell(notice.event)

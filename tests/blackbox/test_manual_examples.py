@@ -51,6 +51,7 @@ url = "{backend}"
 QUIET = (" > ", "reload", "--by")   # examples that may say nothing
 ALONE = {"pylon-init.1"}            # its examples make the node
 STOPPED = {"pylon-start.1"}         # its examples start the daemon
+OWN_WORLD = ALONE | STOPPED | {"pylon-wallet.1"}        # that one connects another wallet
 
 
 class World:
@@ -116,14 +117,28 @@ class World:
                               timeout=100, check=False)
 
 
-@pytest.fixture
-def world():
+@contextlib.contextmanager
+def new_world():
     with contextlib.ExitStack() as stack:
         made = World(stack)
         try:
             yield made
         finally:
             made.node.stop()
+
+
+@pytest.fixture
+def world():
+    with new_world() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def served():
+    """A world whose daemon runs, for all examples that leave it as it was."""
+    with new_world() as made:
+        made.begin(running=True)
+        yield made
 
 
 def examples(page: Path) -> list[list[str]]:
@@ -134,11 +149,21 @@ def commands(page: Path) -> list[str]:
     return [line[2:] for block in examples(page) for line in block if line.startswith("$ ")]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)],
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name in OWN_WORLD],
                          ids=lambda page: page.name)
-def test_the_commands_of_a_page(world, page):
+def test_the_commands_of_a_page_that_needs_a_world_of_its_own(world, page):
     if page.name not in ALONE:
         world.begin(running=page.name not in STOPPED)
+    run_all(world, page)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)
+                                  and page.name not in OWN_WORLD], ids=lambda page: page.name)
+def test_the_commands_of_a_page(served, page):
+    run_all(served, page)
+
+
+def run_all(world: World, page: Path) -> None:
     for command in commands(page):
         done = world.run(command)
         assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
@@ -148,11 +173,10 @@ def test_the_commands_of_a_page(world, page):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name in (
     "pylon-api.1", "pylon-control.7")], ids=lambda page: page.name)
-def test_the_programs_of_a_page(world, page):
-    world.begin(running=True)
+def test_the_programs_of_a_page(served, page):
     [program] = [block for block in examples(page) if block[0].startswith("import ")]
-    (world.place / "example.py").write_text(world.in_place("\n".join(program)))
-    done = world.run(f"{sys.executable} example.py")
+    (served.place / "example.py").write_text(served.in_place("\n".join(program)))
+    done = served.run(f"{sys.executable} example.py")
     assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pylon.cli import demo_play
-from pylon.cli.demo_play import MODEL_PACKAGE, RELAY_PACKAGE, SERVER_PACKAGE, Brain
+from pylon.cli import demo_needs, demo_play
+from pylon.cli.demo_needs import MODEL_PACKAGE, RELAY_PACKAGE, SERVER_PACKAGE
+from pylon.cli.demo_play import Brain
 from pylon.errors import PylonError
 from pylon.home import Home
 from tests.conftest import processes_naming
@@ -122,7 +123,7 @@ def test_debians_own_python_is_told_to_make_an_environment(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
     with pytest.raises(PylonError, match="python3 -m venv --system-site-packages"):
-        demo_play.require(RELAY_PACKAGE)
+        demo_needs.require(RELAY_PACKAGE)
 
 
 def test_a_backend_or_model_that_is_not_there_is_said(pylon, model, home):
