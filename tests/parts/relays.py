@@ -113,7 +113,8 @@ def python_relay_config(directory: Path, port: int, auth: bool) -> str:
         "verification": {"nip05_verification": "disabled"},
         "gunicorn": {"bind": f"127.0.0.1:{port}", "workers": 1, "loglevel": "warning"},
         "purple": server,
-        "authentication": {"enabled": auth, "relay_urls": [f"ws://127.0.0.1:{port}", f"ws://127.0.0.1:{port}/"],
+        "authentication": {"enabled": auth, "relay_urls": [f"ws://127.0.0.1:{port}{end}"
+                                                           for end in ("", "/")],
                            "actions": {"save": "rw", "query": "a"}},
     }
     if not auth:
