@@ -234,7 +234,7 @@ def test_reload_takes_new_settings_and_drops_no_job(make_node, make_stranger, re
 
 
 def test_answers_go_where_the_customer_reads_by_its_relay_list(make_node, make_stranger, relay,
-                                                                backend, stack, tmp_path):
+                                                               backend, stack, tmp_path):
     theirs = stack.enter_context(LocalRelay(record=tmp_path / "theirs.log"))
     node = make_node([relay.url], backend.url, start=False)
     node.configure(node.home.config.read_text() + "allow_private = true\n")
