@@ -7,6 +7,7 @@ uniqueness hangs on is counted in the store.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -152,6 +153,7 @@ class Admission:
         """
         if self.closed:
             raise Refused("closed", self.closed)
+        self._check_disk()
         needs_inputs = self._check_inputs(job) and fetched is None
         options = params.parse(job.params, self._config)
         _, model = self._registry.choose(job.params.get("model"))
@@ -164,6 +166,14 @@ class Admission:
         self._check_queue(job, price)
         return Admitted(model, price, price == 0, options["max_tokens"], output_bytes,
                         needs_inputs)
+
+    def _check_disk(self) -> None:
+        """Money is not taken for what could not be recorded."""
+        if self._db.trouble is not None:
+            raise Refused("closed", "the store cannot be written")
+        disk = os.statvfs(self._db.path.parent)
+        if disk.f_bavail * disk.f_frsize < self._config.store.quote_free_mb * 1_000_000:
+            raise Refused("closed", "the disk is nearly full")
 
     def _check_inputs(self, job: Job) -> bool:
         types = {type_ for _, type_, _, _ in job.inputs}

@@ -402,6 +402,22 @@ def test_p14_play_money_is_not_quoted_to_the_public(make_bench):
     assert bench.stage(event) is None and not bench.outbox("error")
 
 
+def test_h99_on_a_nearly_full_disk_nothing_is_quoted(make_bench):
+    bench = make_bench(store={"quote_free_mb": 1_000_000})
+    event = bench.request()
+    bench.arrive(event)
+    bench.till.step(0)
+    assert bench.code(event) == "closed" and not bench.db.query("SELECT 1 FROM invoices")
+
+
+def test_h99_a_store_that_refused_a_write_closes_intake_until_it_takes_one(bench):
+    bench.db.trouble = "database or disk is full"
+    refused, taken = bench.request("a"), bench.request("b")
+    bench.arrive(refused)                       # its refusal is written: the disk is well again
+    bench.arrive(taken)
+    assert (bench.code(refused), bench.stage(taken)) == ("closed", "received")
+
+
 def test_the_status_words_of_the_first_pylon_go_with_every_stage(bench):
     event = paid_job(bench)
     row = bench.db.one("SELECT status FROM jobs WHERE id = ?", (event.id,))
