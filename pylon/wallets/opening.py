@@ -1,25 +1,29 @@
 """How the wallet that the configuration names is opened.
 
 A wallet on another network than `network` refuses here, before anybody uses it. Secrets come from
-0600 files or systemd credentials only.
+0600 files or systemd credentials only. The wallets over HTTP are loaded by name when they are
+chosen: they bring `requests` along, which is 6 MB that a node with another wallet does without.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pylon.errors import ConfigError
 from pylon.home import Home, read_secret, write_private
 from pylon.nostr import nip47
 from pylon.nostr.event import is_hex
 from pylon.wallets.ledger import HOLD_SECS, NETWORK, Ledger
-from pylon.wallets.lnbits import Lnbits
 from pylon.wallets.nwc import Nwc
 from pylon.wallets.nwc_line import PoolFactory
-from pylon.wallets.phoenixd import Phoenixd
 from pylon.wallets.wallet import Wallet
+
+if TYPE_CHECKING:
+    from pylon.wallets.lnbits import Lnbits
+    from pylon.wallets.phoenixd import Phoenixd
 
 LEDGER_KEY = "ledger.key"           # among the home's secrets: the node key of its account
 LEDGER_DOORBELL = "ledger.sock"
@@ -57,14 +61,18 @@ def open_nwc(config: Any, home: Home, pool_factory: PoolFactory) -> Nwc:
 def open_lnbits(config: Any, home: Home) -> Lnbits:
     options = config.wallet.lnbits
     keys = _secret(options.key_file, "wallet.lnbits.key_file", home)
-    return Lnbits(_url(options.url, "wallet.lnbits.url"), keys, config.network, options.ca_file)
+    made: Lnbits = importlib.import_module("pylon.wallets.lnbits").Lnbits(
+        _url(options.url, "wallet.lnbits.url"), keys, config.network, options.ca_file)
+    return made
 
 
 def open_phoenixd(config: Any, home: Home) -> Phoenixd:
     options = config.wallet.phoenixd
     full, limited = (read_secret(name, home) if name else "" for name in (
         options.password_file, options.limited_password_file))
-    return Phoenixd(_url(options.url, "wallet.phoenixd.url"), config.network, full, limited)
+    made: Phoenixd = importlib.import_module("pylon.wallets.phoenixd").Phoenixd(
+        _url(options.url, "wallet.phoenixd.url"), config.network, full, limited)
+    return made
 
 
 def _secret(name: str, option: str, home: Home) -> str:
