@@ -122,7 +122,6 @@ class Admission:
         self._wallet = wallet                   # () -> the wallet, or None while none works
         self._relay_event_bytes = relay_event_bytes
         self.closed: str | None = None          # set by Provider: why nothing is taken
-        self.exempt: Callable[[Event], bool] = lambda event: False
         self.configure(config)
 
     def configure(self, config: Any) -> None:
@@ -225,8 +224,6 @@ class Admission:
     def _is_free(self, job: Job, now: int) -> bool:
         terms, customer = self._config.admission, job.event.pubkey
         if not self._config.require_payment or customer in terms.trusted:
-            return True
-        if self.exempt(job.event):
             return True
         return (terms.free_jobs_per_day > 0 and
                 jobs.free_since(self._db, customer, now - DAY_SECS) < terms.free_jobs_per_day)

@@ -40,6 +40,7 @@ GIVE_UP_SECS = 120                  # after so long without a wallet, an unquote
 POLL_FIRST_SECS, POLL_MAX_SECS = 2, 30
 POLL_PUSHED_SECS = 60               # a wallet that pushes is still asked, in case a push is lost
 LATE_POLL_MAX_SECS = 1800           # after expiry
+LEAST_QUOTE_SECS = 10               # a job that expires sooner is not quoted any more
 LATE_RUN_SECS = 3600                # money later than this is owed, the job is not run any more
 
 
@@ -74,6 +75,9 @@ class Till(Role):
     def _serve(self, job: JobRow, now: int) -> bool:
         """One job; False where the wallet did not answer and it must be tried again."""
         wallet = self._wallet()
+        if job.deadline_at and job.deadline_at - now < LEAST_QUOTE_SECS:
+            self._refuse(job, "expired", "the job expires before it could be paid", now)
+            return True
         try:
             if wallet is None:
                 raise WalletUnreachable("no wallet is open")
@@ -82,7 +86,7 @@ class Till(Role):
                 found = None
             else:
                 found = wallet.find_invoice(job.id) if wallet.names_invoices else None
-            invoice = found or self._ask(job, wallet)
+            invoice = found or self._ask(job, wallet, now)
             hit("K5")
             self._publish(job, wallet, self._checked(job, invoice, wallet), now)
             self._trouble.over("wallet answers again")
@@ -110,11 +114,14 @@ class Till(Role):
         return wallet.can_hold and (choice == "on" or (choice == "auto"
                                                        and wallet.name == "ledger"))
 
-    def _ask(self, job: JobRow, wallet: Wallet) -> Invoice:
+    def _ask(self, job: JobRow, wallet: Wallet, now: int) -> Invoice:
+        expiry = self._config.pricing.invoice_expiry_secs
+        if job.deadline_at:                 # nobody should pay for a job that has expired
+            expiry = min(expiry, job.deadline_at - now)
         hold_hash = (hashlib.sha256(bytes.fromhex(job.hold_preimage)).hexdigest()
                      if job.hold_preimage else None)
         invoice = wallet.make_invoice(job.price_msats, f"NIP-90 job {job.id}",
-                                      self._config.pricing.invoice_expiry_secs, job.id, hold_hash)
+                                      expiry, job.id, hold_hash)
         hit("K4")
         return invoice
 

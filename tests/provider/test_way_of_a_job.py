@@ -386,6 +386,17 @@ def test_d61_a_customer_who_says_it_is_paid_gets_nothing(bench):
 
 # ---- promise 14 ----------------------------------------------------------------------------------
 
+def test_a_quote_ends_when_the_job_expires(bench):
+    now = int(time.time())
+    brief = bench.request(tags=[["expiration", str(now + 60)]])
+    too_brief = bench.request("b", tags=[["expiration", str(now + 5)]])
+    bench.arrive(brief, too_brief)
+    bench.till.step(now)
+    row = bench.db.one("SELECT expires_at FROM invoices WHERE job_id = ?", (brief.id,))
+    assert row["expires_at"] <= now + 62
+    assert (bench.stage(too_brief), bench.code(too_brief)) == ("rejected", "expired")
+
+
 def test_p14_without_a_wallet_no_unpaid_work_is_done(bench):
     bench.open_wallet = None
     event = bench.request()
