@@ -151,7 +151,7 @@ def test_an_escape_sequence_of_the_model_does_not_reach_the_terminal(node, backe
 
 
 def test_interrupting_hangs_up(node, backend, wait_for):
-    backend.sin = "never_ends"
+    backend.sin = "stalls_mid_stream"
     child = subprocess.Popen([sys.executable, LAUNCHER, "--home", node.home.root, "infer", "hi",
                               "--max-tokens", "1000000"], stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

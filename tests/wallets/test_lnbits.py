@@ -159,9 +159,9 @@ def test_the_push_comes_back_after_a_cut(wallet, server, ledgers):
 
 
 def test_the_key_in_the_push_s_address_is_not_logged(server, caplog):
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", "pylon")
     with closing(Lnbits(server.url, KEYS, "regtest")) as wallet:
         server.close()
         wallet.watch(lambda changed: None)
-        wait_for(lambda: "no push" in caplog.text)
+        wait_for(lambda: "no push" in caplog.text, 40)
     assert fake.INVOICE_KEY not in caplog.text and fake.ADMIN_KEY not in caplog.text
