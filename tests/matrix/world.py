@@ -147,10 +147,12 @@ class World:
             if self.node.home.database.exists() else {}
 
     def settled(self, jobs: list[str]) -> bool:
-        """Every job that the node knows has come to its end, and every one was taken."""
+        """Every job that the node knows has come to its end, and every one was taken. A quote that
+        ran out unpaid is an end, too; the judge sees to it that nobody paid for it."""
         stages = self.stages()
         ended = ("delivered",) if self.escrow == "off" else ("settled", "cancelled")
-        return all(stages.get(job) in (*ended, "owed", "rejected", "failed") for job in jobs) \
+        return all(stages.get(job) in (*ended, "owed", "rejected", "failed", "expired")
+                   for job in jobs) \
             and not self.open_payments()
 
     def open_payments(self) -> list[tuple]:
