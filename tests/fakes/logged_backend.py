@@ -22,6 +22,13 @@ def words_in(body: dict) -> int:
     return sum(len(message["content"].split()) + 8 for message in body["messages"])
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed in the middle of an answer is no error here."""
+
+
 class LoggedBackend:
     """Listens on a free port of loopback; `calls` are the prompts that were asked, in order."""
 
@@ -31,8 +38,7 @@ class LoggedBackend:
         self.gate.set()
         self.failing = False
         self.tokens = tokens
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="backend",
                                         kwargs={"poll_interval": 0.05}, daemon=True)
