@@ -6,6 +6,7 @@ nobody's. It fails when it leaves a thread, a child process, a daemon, or a touc
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import shutil
@@ -81,6 +82,19 @@ def _clean_environment(monkeypatch, tmp_path_factory):
     before = guarded_state()
     yield
     assert guarded_state() == before, f"the test touched {REAL_HOME}"
+
+
+@pytest.fixture(autouse=True)
+def _plain_logging():
+    """What a test before this one did to our loggers is no business of this one."""
+    root = logging.getLogger()
+    before = root.level
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.partition(".")[0] == "pylon" and isinstance(logger, logging.Logger):
+            logger.setLevel(logging.NOTSET)
+            logger.disabled, logger.propagate = False, True
+    yield
+    root.setLevel(before)
 
 
 @pytest.fixture(autouse=True)

@@ -152,6 +152,8 @@ def test_an_escape_sequence_of_the_model_does_not_reach_the_terminal(node, backe
 
 def test_interrupting_hangs_up(node, backend, wait_for):
     backend.sin = "stalls_mid_stream"
+    # A shell's background job ignores SIGINT, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     child = subprocess.Popen([sys.executable, LAUNCHER, "--home", node.home.root, "infer", "hi",
                               "--max-tokens", "1000000"], stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
