@@ -62,7 +62,8 @@ test: $(VENV)/.test  ## the tests
 	$(VENV)/bin/python $(PYTEST) $(PARALLEL) $(TESTFLAGS)
 
 test-real: $(VENV)/.test  ## the tests with the heavy third-party parts (2 GB)
-	@contrib/debian-needs gcc libc6-dev nodejs npm
+	@contrib/debian-needs gcc libc6-dev
+	@command -v npm >/dev/null || contrib/debian-needs nodejs npm
 	$(VENV)/bin/python -m tests.parts.venvs llama ollama lnbits nostr-relay nostr-dvm node openai
 	$(VENV)/bin/python $(PYTEST) -m real $(PARALLEL) $(TESTFLAGS)
 
