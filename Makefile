@@ -15,7 +15,8 @@ VENV := .venv
 VENV_DEBIAN := .venv-debian12
 PIP := -m pip install -q --disable-pip-version-check
 PYTEST := -m pytest -q --durations=5
-PARALLEL := -n 2 --dist loadfile
+# Most of a test is waiting, so four of them keep two cores busy.
+PARALLEL := -n 4 --dist loadfile
 SECP := libsecp256k1-2|libsecp256k1-1
 
 # What Debian 12 has; `make test-debian` runs the suite against it.

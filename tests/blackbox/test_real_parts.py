@@ -3,13 +3,16 @@ clients that we did not write."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+from nostr_sdk import Keys
 
+from tests.fakes.stranger import Stranger
 from tests.parts import models, venvs
 from tests.parts.relays import LocalRelay, NodeRelay, PythonRelay
 from tests.waiting import wait_for
@@ -36,7 +39,6 @@ def ollama():
 def relay_of(name: str):
     return {"nostr-sdk": lambda: LocalRelay(), "nostr-sdk-auth": lambda: LocalRelay(auth="write"),
             "nostr-relay": lambda: PythonRelay(),
-            "nostr-relay-auth": lambda: PythonRelay(auth=True),
             "node": lambda: NodeRelay(), "node-auth": lambda: NodeRelay(auth=True)}[name]()
 
 
@@ -57,18 +59,32 @@ def test_a_real_model_answers_a_stranger(name, server, llama, ollama, make_node,
 
 @pytest.mark.parametrize("name", ["nostr-sdk-auth", "node-auth"])
 def test_a_relay_that_wants_authentication_is_served_too(name, llama, make_node, stack):
-    """Both sides authenticate (NIP-42); neither sees anything before. (nostr-relay never answers
-    an AUTH, and nostr-tools waits for the answer: see the next test.)"""
+    """Both sides authenticate (NIP-42); neither sees anything before. (nostr-relay answers no
+    AUTH and nostr-tools waits for the answer, so that relay has a test of its own.)"""
     guarded = stack.enter_context(relay_of(name))
     make_node([guarded.url], llama.url, llama.name, "llamacpp")
     assert "Paris" in result_of(nostr_tools(guarded.url))
 
 
-def test_nostr_relays_authentication_lets_the_node_in(llama, make_node, stack):
-    """It acknowledges no AUTH; the node is let in and goes on all the same."""
+@pytest.mark.parametrize("scheme", ["plain", "nip44"])
+def test_a_job_over_nostr_relay_with_authentication(scheme, llama, make_node, stack):
+    """It acknowledges no AUTH, and gives rights by a table in which both sides must stand first;
+    the key that does not stand there gets nothing in."""
     relay = stack.enter_context(PythonRelay(auth=True))
-    node = make_node([relay.url], llama.url, llama.name, "llamacpp")
+    node = make_node([relay.url], llama.url, llama.name, "llamacpp", start=False)
+    provider, customer = node.json("whoami")["pubkey"], Keys.generate()
+    for pubkey in (provider, customer.public_key().to_hex()):
+        relay.admit(pubkey)
+    node.start()
     wait_for(lambda: node.status()["relay_states"][0]["auth"] == "ok", 30)
+    stranger = stack.enter_context(contextlib.closing(Stranger(relay.url, customer, guarded=True)))
+    if scheme == "plain":
+        assert "Paris" in stranger.result(stranger.job(QUESTION, tags=TAGS), 120)["content"]
+    else:
+        answer = stranger.result(stranger.secret_job(QUESTION, provider, scheme), 120)
+        assert "Paris" not in answer["content"] and len(stranger.open(answer)) > 10
+    nobody = stack.enter_context(contextlib.closing(Stranger(relay.url, guarded=True)))
+    assert nobody.refused(nobody.sign(5050, [["i", "hello", "text"]])).startswith("restricted")
 
 
 @pytest.mark.parametrize("name", ["nostr-sdk", "nostr-relay", "node"])

@@ -20,7 +20,9 @@ from tests.waiting import wait_for
 class Stranger:
     """One key on one relay."""
 
-    def __init__(self, url: str, keys: Keys | None = None) -> None:
+    def __init__(self, url: str, keys: Keys | None = None, guarded: bool = False) -> None:
+        """`guarded`: the relay asks for NIP-42 AUTH at connect, and nothing goes before it."""
+        self.url = url
         self.keys = keys or Keys.generate()
         self.pubkey = self.keys.public_key().to_hex()
         self.log: list[dict] = []
@@ -28,10 +30,23 @@ class Stranger:
         self._oks: dict[str, tuple[bool, str]] = {}
         self._closing = False
         self.lost = False                   # the relay hung up
+        self._proved = not guarded
         self._socket = websocket.create_connection(url, timeout=10)
-        self._socket.send(json.dumps(["REQ", "all", {"#p": [self.pubkey]}]))
+        if not guarded:
+            self._listen()
         self._reader = threading.Thread(target=self._read, name="stranger", daemon=True)
         self._reader.start()
+        wait_for(lambda: self._proved, 10, "the relay's challenge")
+
+    def _listen(self) -> None:
+        self._socket.send(json.dumps(["REQ", "all", {"#p": [self.pubkey]}]))
+
+    def _prove(self, challenge: str) -> None:
+        """Answer a challenge (NIP-42). nostr-relay acknowledges none, so nothing waits for it."""
+        proof = self.sign(22242, [["relay", self.url], ["challenge", challenge]])
+        self._socket.send(json.dumps(["AUTH", proof]))
+        self._listen()
+        self._proved = True
 
     def _read(self) -> None:
         self._socket.settimeout(None)
@@ -45,6 +60,8 @@ class Stranger:
             self.lost = not self._closing
 
     def _take(self, message: list) -> None:
+        if message[0] == "AUTH":
+            self._prove(message[1])
         if message[0] == "OK":
             self._oks[message[1]] = (message[2], message[3])
         if message[0] == "EVENT" and message[2]["id"] not in self._ids:
@@ -64,6 +81,14 @@ class Stranger:
         self._socket.send(json.dumps(["EVENT", event]))
         wait_for(lambda: event["id"] in self._oks, 10, "the relay's OK")
         return self._oks[event["id"]]
+
+    def refused(self, event: dict) -> str:
+        """Send an event that is refused; why. (nostr-relay names no event when it refuses.)"""
+        self._socket.send(json.dumps(["EVENT", event]))
+        wait_for(lambda: {event["id"], ""} & self._oks.keys(), 10, "the relay's OK")
+        accepted, message = self._oks.get(event["id"]) or self._oks[""]
+        assert not accepted
+        return message
 
     def job(self, prompt: str, kind: int = 5050, tags: list[list[str]] = (),
             created_at: int | None = None) -> str:

@@ -7,6 +7,7 @@ LocalRelay (nostr-sdk, Rust) needs nothing but the `test` extra and starts in a 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -75,16 +76,21 @@ class LocalRelay(Relay):
 
 
 class PythonRelay(Relay):
-    """PyPI's nostr-relay 1.14. With `auth` it asks at connect and restricts both ways."""
+    """PyPI's nostr-relay 1.14. With `auth` it asks at connect; whom it `admit`s may write."""
 
     def __init__(self, auth: bool = False) -> None:
         place, port = venvs.ensure("nostr-relay"), free_port()
         self.directory = tempfile.TemporaryDirectory(prefix="pyrelay")
-        config = Path(self.directory.name) / "relay.yaml"
-        config.write_text(python_relay_config(Path(self.directory.name), port, auth))
-        program = Program([place / "bin/nostr-relay", "-c", config, "serve"],
+        self._command = [place / "bin/nostr-relay", "-c", Path(self.directory.name) / "relay.yaml"]
+        self._command[2].write_text(python_relay_config(Path(self.directory.name), port, auth))
+        program = Program([*self._command, "serve"],
                           cwd=Path(self.directory.name))
         super().__init__(program, port, f"ws://127.0.0.1:{port}", says_ready=False)
+
+    def admit(self, pubkey: str) -> None:
+        """Let a key (hex) read and write from its next AUTH on."""
+        subprocess.run([*self._command, "role", "set", "-p", pubkey, "-r", "rw"], check=True,
+                       capture_output=True, timeout=60)
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
@@ -115,7 +121,7 @@ def python_relay_config(directory: Path, port: int, auth: bool) -> str:
         "purple": server,
         "authentication": {"enabled": auth, "relay_urls": [f"ws://127.0.0.1:{port}{end}"
                                                            for end in ("", "/")],
-                           "actions": {"save": "rw", "query": "a"}},
+                           "actions": {"save": "w", "query": "r"}},
     }
     if not auth:
         config["authentication"] = {"enabled": False}
