@@ -6,6 +6,7 @@ a node of its own and stays below that.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import socket
@@ -29,6 +30,7 @@ ONE_BY_ONE = 200
 WARM_UP = 50
 TOGETHER = 1500
 PINGS = 200
+SERIAL = itertools.count()
 CONFIG = """
 relays = ["{url}"]
 require_payment = false
@@ -123,10 +125,11 @@ def job_round(url: str, node: Node) -> dict[str, float]:
 
 
 def fresh_events(count: int, kind: int) -> list[Event]:
+    """Events that no call before made, in the same second neither: a relay echoes none twice."""
     now = int(time.time())
     authors = [Keys(key) for key in frames.secrets()]
     return [authors[n % len(authors)].sign(
-        kind, "", [["i", f"What is {n} times two?", "text"], ["output", "text/plain"]], now)
+        kind, "", [["i", f"What is {next(SERIAL)} times two?", "text"], ["output", "text/plain"]], now)
         for n in range(count)]
 
 
