@@ -21,7 +21,7 @@ from pylon.nostr.nip90 import Job
 from pylon.provider import pricing, prompts
 from pylon.relays import address
 from pylon.states import JobStage
-from pylon.store import jobs
+from pylon.store import clock, jobs
 from pylon.store.database import Database
 
 DAY_SECS = 86400
@@ -34,6 +34,7 @@ MIN_OUTPUT_BYTES = 1024
 
 # Every refusal of the provider: code -> what it means. The manual is generated from this.
 REFUSALS: dict[str, str] = {
+    "clock-wrong": "the machine's clock is wrong, so nothing is signed",
     "invalid-job": "the event is not a job that NIP-90 describes",
     "stale": "the job is older than [provider] max_job_age_secs, or dated in the future",
     "expired": "the job's expiration tag has passed",
@@ -67,8 +68,8 @@ REFUSALS: dict[str, str] = {
     "result-too-large": "the answer does not fit an event",
     "cancelled": "the customer cancelled the job",
 }
-SILENT = frozenset({"stale", "expired", "blocked", "rate-limited", "low-pow", "invalid-job",
-                    "play-money"})
+SILENT = frozenset({"clock-wrong", "stale", "expired", "blocked", "rate-limited", "low-pow",
+                    "invalid-job", "play-money"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ class Admission:
         self._registry = registry
         self._wallet = wallet                   # () -> the wallet, or None while none works
         self._relay_event_bytes = relay_event_bytes
+        self._newest_at = clock.newest_at(db)   # the last time that an earlier boot wrote down
         self.closed: str | None = None          # set by Provider: why nothing is taken
         self.configure(config)
 
@@ -132,6 +134,9 @@ class Admission:
     def precheck(self, event: Event, now: int) -> None:
         """What is known before the job is parsed. Raises Refused."""
         terms = self._config.admission
+        wrong = self.clock_trouble(now)
+        if wrong is not None:
+            raise Refused("clock-wrong", wrong)
         age = now - event.created_at
         if age > self._config.provider.max_job_age_secs or age < -MAX_FUTURE_SECS:
             raise Refused("stale", f"the job is {age} s old")
@@ -144,6 +149,10 @@ class Admission:
             raise Refused("rate-limited", "too many jobs; try again in a minute")
         if terms.min_pow_bits and nip13.committed(event) < terms.min_pow_bits:
             raise Refused("low-pow", f"{terms.min_pow_bits} bits of work are asked for")
+
+    def clock_trouble(self, now: int) -> str | None:
+        """Why no time of this machine can be signed now; None when all is well."""
+        return clock.trouble(now, self._newest_at)
 
     def admit(self, job: Job, now: int, fetched: list[str] | None = None) -> Admitted:
         """The terms on which a parsed job is taken. Raises Refused.

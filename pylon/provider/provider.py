@@ -136,7 +136,7 @@ class Provider:
         return {"queued": jobs.queued(self._db),
                 "running": sum(worker.job_id is not None for worker in self.workers),
                 "quoted": jobs.count(self._db, (JobStage.QUOTED,)),
-                "closed": self.admission.closed,
+                "closed": self.admission.closed or self.admission.clock_trouble(int(time.time())),
                 "models": sorted(model.name for model in self._registry.models())}
 
     def delivered(self) -> None:

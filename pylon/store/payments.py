@@ -23,6 +23,7 @@ from typing import Any
 from pylon.errors import Refused
 from pylon.states import PaymentState
 from pylon.store import books, journal, owed, spending
+from pylon.store.clock import EARLIEST_AT
 from pylon.store.database import Database
 from pylon.store.spending import Limits, Uptime
 
@@ -100,7 +101,7 @@ def reserve(db: Database, intent: Intent, limits: Limits, now: int,
             uptime: Uptime | None = None) -> PaymentRow:
     """Decide and reserve in one transaction. Raises Refused, with a code, and changes nothing."""
     uptime = uptime or Uptime.read()
-    if now < spending.EARLIEST_AT:
+    if now < EARLIEST_AT:
         raise Refused("clock-wrong", "the machine's clock is before this program was made")
     with db.transaction(durable=True) as tx:
         _refuse_second(tx, intent)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from pylon.errors import Refused
 from pylon.store import books, journal, meta
+from pylon.store.clock import EARLIEST_AT
 from pylon.store.database import Database
 from pylon.units import format_sats
 
@@ -29,7 +30,6 @@ _WHY = {UNDERFUNDED: "the wallet holds less than what belongs to agents and cust
         BY_OWNER: "the owner stopped all spending"}
 
 _FROZEN, _CLOCK = "spending_frozen", "spending_clock"
-EARLIEST_AT = 1_790_000_000         # 2026-09-21: a clock before this is wrong, and buys nothing
 
 # What one payment counts for: nothing once it failed, the fee instead of its cap once it is paid.
 _COST = ("CASE state WHEN 'failed' THEN 0 WHEN 'succeeded' "

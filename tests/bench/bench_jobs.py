@@ -129,8 +129,8 @@ def fresh_events(count: int, kind: int) -> list[Event]:
     now = int(time.time())
     authors = [Keys(key) for key in frames.secrets()]
     return [authors[n % len(authors)].sign(
-        kind, "", [["i", f"What is {next(SERIAL)} times two?", "text"], ["output", "text/plain"]], now)
-        for n in range(count)]
+        kind, "", [["i", f"What is {next(SERIAL)} times two?", "text"],
+                   ["output", "text/plain"]], now) for n in range(count)]
 
 
 def pings(node: Node, count: int, over: threading.Event | None = None) -> list[float]:

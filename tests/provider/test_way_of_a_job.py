@@ -9,8 +9,9 @@ import pytest
 
 from pylon.errors import BackendError, WalletDenied, WalletUnreachable
 from pylon.provider import worker as workers
+from pylon.provider.admission import Admission
 from pylon.states import JobStage
-from pylon.store import books, jobs, outbox
+from pylon.store import books, clock, jobs, outbox
 from pylon.wallets.wallet import Receipt
 
 from tests.provider.conftest import Bench
@@ -427,6 +428,36 @@ def test_h99_a_store_that_refused_a_write_closes_intake_until_it_takes_one(bench
     bench.arrive(refused)                       # its refusal is written: the disk is well again
     bench.arrive(taken)
     assert (bench.code(refused), bench.stage(taken)) == ("closed", "received")
+
+
+@pytest.mark.parametrize("step_secs", [-50 * 365 * 86400, -86400, -3600])
+def test_h101_with_a_clock_in_the_past_nothing_is_signed_until_it_is_right(
+        bench, monkeypatch, step_secs):
+    """P22: a machine without a battery boots in the past, with a store that knows better."""
+    earlier = bench.request("earlier")
+    bench.arrive(earlier)
+    admission = Admission(bench.db, bench.config, bench.registry, lambda: bench.wallet,
+                          lambda: 65536)
+    bench.intake._admission = admission
+    real = time.time
+    monkeypatch.setattr(clock, "synchronised", lambda: False)
+    monkeypatch.setattr(time, "time", lambda: real() + step_secs)
+    event = bench.request("later")
+    bench.arrive(event)
+    assert bench.stage(event) is None and not bench.outbox("error")
+    assert "clock" in admission.clock_trouble(int(time.time()))
+    monkeypatch.setattr(time, "time", real)
+    event = bench.request("right again")
+    bench.arrive(event)
+    assert bench.stage(event) == "received" and admission.clock_trouble(int(real())) is None
+
+
+def test_h101_a_step_in_the_middle_of_a_job_loses_nothing(bench, monkeypatch):
+    event = paid_job(bench)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 3600)
+    bench.worker.step(0)
+    assert bench.stage(event) == "done"
 
 
 def test_the_status_words_of_the_first_pylon_go_with_every_stage(bench):

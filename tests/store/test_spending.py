@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pylon.errors import Refused
-from pylon.store import payments, spending
+from pylon.store import clock, payments, spending
 from pylon.store.spending import Cap, Limits, Uptime
 from tests.store.conftest import AGENT, NOW
 
@@ -71,7 +71,7 @@ def test_h101_a_step_of_the_wall_clock_closes_no_window_for_ever(rich, step):
     rich.reserve(2, day(11_000), now=NOW, uptime=Uptime("boot", 1000 + DAY))
 
 
-@pytest.mark.parametrize("now", [0, NOW - 50 * 365 * DAY, spending.EARLIEST_AT - 1])
+@pytest.mark.parametrize("now", [0, NOW - 50 * 365 * DAY, clock.EARLIEST_AT - 1])
 def test_h101_a_clock_before_this_program_buys_nothing(rich, now):
     refused(lambda: rich.reserve(1, now=now, uptime=Uptime("boot", 30)), "clock-wrong")
 
