@@ -25,6 +25,7 @@ COMMANDS = (
     ("api", "serve an OpenAI-compatible endpoint, from here or from the market"),
     ("explain", "why a job, order, payment or tick went as it did"),
     ("demo", "see a job sold, from a stranger's order to the settled books"),
+    ("relay", "a small relay on this machine, to try a node out"),
     ("whoami", "who this node is: npub, key and home"),
 )
 

@@ -104,7 +104,8 @@ class World:
                 ("3fa2c1d0", self.order[:12]), ("/tmp/second", str(self.place / "second")),
                 ("http://127.0.0.1:5000", self.lnbits.url), ("127.0.0.1:9899",
                                                              f"127.0.0.1:{self.api_port}"),
-                ("--network mainnet", "--network regtest")):
+                ("--network mainnet", "--network regtest"), ("5h pylon", "1 pylon"),
+                ("--port 7778", "--port 0")):
             text = text.replace(word, instead)
         return text.replace("lnbcrt210n1...", self.invoice()) if "lnbcrt" in text else text
 
