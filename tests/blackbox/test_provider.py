@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 
 from tests.blackbox.conftest import connected, relay_connected
@@ -143,6 +145,24 @@ def test_a_daemon_started_with_all_relays_down_heals_when_they_come(make_node, m
     wait_for(lambda: connected(node), 30)
     stranger = make_stranger(relay.url)
     assert stranger.result(stranger.job("are you there?"))
+
+
+def test_h104_after_a_suspension_the_links_are_built_again_and_missed_jobs_are_served(
+        make_node, make_stranger, relay, backend):
+    """The process stands still while the relay hangs up and comes back, and jobs arrive."""
+    node = make_node([relay.url], backend.url)
+    pid = int(node.home.pid.read_text())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        relay.stop()
+        relay.start()
+        stranger = make_stranger(relay.url)
+        missed = stranger.job("while you slept")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert stranger.result(missed)["content"] == answer_to("while you slept")
+    assert stranger.result(stranger.job("and now"))
+    assert node.answers() and len(stranger.results(missed)) == 1
 
 
 def test_a_relay_that_wants_nip42_gets_it(make_node, make_stranger, relay, backend, stack):

@@ -57,15 +57,18 @@ class LocalRelay(Relay):
     def __init__(self, auth: str | None = None, record: Path | None = None,
                  reject: dict[int, str] | None = None, notes_per_minute: int = 1_000_000,
                  max_reqs: int = 500, min_pow: int = 0, max_filter_limit: int = 0,
+                 host: str = "127.0.0.1",
                  tls: certificates.Certificates | None = None) -> None:
         port = free_port()
-        words = ["--port", port, "--notes-per-minute", notes_per_minute, "--max-reqs", max_reqs,
-                 "--min-pow", min_pow, "--max-filter-limit", max_filter_limit]
+        words = ["--port", port, "--host", host]
+        words += ["--notes-per-minute", notes_per_minute, "--max-reqs", max_reqs,
+                  "--min-pow", min_pow, "--max-filter-limit", max_filter_limit]
         words += ["--auth", auth] if auth else []
         words += ["--record", record] if record else []
         words += [f"--reject={kind}:{text}" for kind, text in (reject or {}).items()]
         words += ["--tls", tls.cert, tls.key, "--behind", free_port()] if tls else []
-        url = f"wss://localhost:{port}" if tls else f"ws://127.0.0.1:{port}"
+        plain = f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+        url = f"wss://localhost:{port}" if tls else plain
         self.record = record
         command = [sys.executable, "-m", "tests.parts.sdk_relay", *map(str, words)]
         super().__init__(Program(command, cwd=venvs.ROOT), port, url, says_ready=True)

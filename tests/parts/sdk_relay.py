@@ -40,7 +40,7 @@ class Recorder(sdk.WritePolicy):
 
 
 def build(args: argparse.Namespace, port: int) -> sdk.LocalRelay:
-    builder = sdk.LocalRelayBuilder().addr("127.0.0.1").port(port).rate_limit(
+    builder = sdk.LocalRelayBuilder().addr(args.host).port(port).rate_limit(
         sdk.RateLimit(max_reqs=args.max_reqs, notes_per_minute=args.notes_per_minute))
     if args.auth:
         mode = getattr(sdk.LocalRelayBuilderNip42Mode, args.auth.upper())
@@ -85,7 +85,8 @@ async def main(args: argparse.Namespace) -> None:
     uniffi_set_event_loop(loop)         # the policy is called from Rust's threads
     relay = build(args, args.behind if args.tls else args.port)
     await relay.run()
-    url = f"ws://127.0.0.1:{args.port}"
+    url = f"ws://[{args.host}]:{args.port}" if ":" in args.host else \
+        f"ws://{args.host}:{args.port}"
     if args.tls:
         await tls_front(args.port, args.behind, *args.tls)
         url = f"wss://localhost:{args.port}"
@@ -97,6 +98,7 @@ async def main(args: argparse.Namespace) -> None:
 def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--auth", choices=("read", "write", "both"))
     parser.add_argument("--max-reqs", type=int, default=500)
     parser.add_argument("--notes-per-minute", type=int, default=1_000_000)

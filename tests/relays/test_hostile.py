@@ -3,6 +3,8 @@ beside a good one that must not notice."""
 
 import logging
 import os
+import socket
+import socketserver
 import threading
 import time
 
@@ -13,8 +15,9 @@ from pylon.relays.subscription import Subscription
 from tests.fakes.hostile_relay import HostileRelay
 from tests.fakes.tls_proxy import TlsProxy
 from tests.parts import certificates
-from tests.relays.conftest import (Ear, Oks, an_event, assert_others_are_fast, echo_secs,
-                                   state_of)
+from tests.parts.relays import LocalRelay
+from tests.relays.conftest import (BOUND_SECS, Ear, Oks, an_event, assert_others_are_fast,
+                                   echo_secs, state_of)
 from tests.waiting import wait_for
 
 
@@ -424,3 +427,72 @@ def test_a_stranger_cannot_make_us_call_at_home(make_pool):
         == ["wss://relay.example"]
     assert pool.add_relay("wss://127.0.0.1:9")          # refused when its address is looked at
     wait_for(lambda: not pool.states())
+
+
+# ---- the network itself --------------------------------------------------------------------------
+
+def test_h105_names_that_do_not_resolve_are_asked_for_with_pauses_and_heal(
+        good, make_pool, monkeypatch):
+    """DNS is down, and comes back: no busy loop, and no restart."""
+    asked, down, real = [], [True], socket.getaddrinfo
+
+    def resolve(host, *args, **kwargs):
+        if host != "relay.test":
+            return real(host, *args, **kwargs)
+        asked.append(time.monotonic())
+        if down:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return real("127.0.0.1", *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    named = f"ws://relay.test:{good.port}"
+    pool = make_pool([named, good.url], backoff_max_secs=2)
+    wait_for(lambda: "name resolution" in state_of(pool, named).last_error)
+    ear = Ear()
+    pool.subscribe(ear.sub)
+    assert_others_are_fast(pool, ear, good.url, rounds=5)
+    before, started = len(asked), time.monotonic()
+    wait_for(lambda: time.monotonic() - started > 2)
+    assert len(asked) - before <= 10
+    down.clear()
+    wait_for(lambda: named in pool.connected())
+
+
+def test_h105_a_relay_that_only_ipv6_reaches(make_pool):
+    with LocalRelay(host="::1") as relay:
+        pool = make_pool([relay.url])
+        ear = Ear()
+        pool.subscribe(ear.sub)
+        wait_for(lambda: relay.url in ear.eose)
+        assert echo_secs(pool, ear, relay.url) < BOUND_SECS
+
+
+@pytest.mark.parametrize("answer", [
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 28\r\n\r\n"
+    b"<html>Please log in.</html>\n",
+    b"HTTP/1.1 511 Network Authentication Required\r\nContent-Length: 0\r\n\r\n"])
+def test_h105_a_captive_portal_is_no_relay(good, make_pool, answer):
+    """A portal answers for every name until somebody logs in; then the relay is there."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), portal(answer)) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.05,))
+        serving.start()
+        try:
+            url = f"ws://127.0.0.1:{server.server_address[1]}"
+            pool = make_pool([url, good.url])
+            ear = Ear()
+            pool.subscribe(ear.sub)
+            code = answer.split()[1].decode()
+            wait_for(lambda: code in state_of(pool, url).last_error)
+            assert_others_are_fast(pool, ear, good.url, rounds=5)
+            assert url not in pool.connected()
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+def portal(answer: bytes):
+    class Portal(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(4096)
+            self.request.sendall(answer)
+    return Portal
