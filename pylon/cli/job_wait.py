@@ -13,7 +13,8 @@ from pylon.errors import EXIT_FAILED, EXIT_OK
 from pylon.home import Home
 from pylon.units import format_sats
 
-SILENCE_SECS = 60.0                 # the daemon's stream shows signs of life more often
+FOLLOW_SECS = 3600                  # how long the daemon follows an order unless told
+GRACE_SECS = 60.0                   # then it has surely said that the time is over
 
 
 class Waiting:
@@ -28,9 +29,10 @@ class Waiting:
 
     def run(self, asked: dict[str, Any]) -> int:
         """`asked` goes with JobFollow. Raises NotRunning, ControlError."""
+        patience = asked.get("timeout_secs", FOLLOW_SECS) + GRACE_SECS
         try:
             for update in client.stream(self.home, "JobFollow", {"id": self.order_id, **asked},
-                                        SILENCE_SECS):
+                                        patience):
                 self.take(update)
         except KeyboardInterrupt:
             terminal.tell(f"\nnot waiting any more; the order goes on: pylon job result "
@@ -69,7 +71,9 @@ class Waiting:
             if self.shown:
                 terminal.say()
             terminal.tell(f"pylon: order {order['id'][:16]} {_WHY.get(order['state'], 'goes on')}"
-                          f": {order['error'] or self.reason or 'no result yet'}")
+                          f": {order['error'] or self.reason or 'no result yet'}"
+                          + (f" [{order['code']}, pylon-troubleshooting(7)]" if order["code"]
+                             else ""))
         return EXIT_OK if order["state"] == "completed" else EXIT_FAILED
 
     def answer(self, result: str) -> None:

@@ -20,6 +20,7 @@ from pylon.errors import EXIT_FAILED, EXIT_USAGE, PylonError, UsageError
 from pylon.home import SYSTEM_OPENAGENTS, Home
 
 NAMES = tuple(name for name, _ in COMMANDS)
+UNTOLD = (PylonError.code, UsageError.code)
 EXIT_INTERRUPTED = 130              # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141              # 128 + SIGPIPE
 
@@ -32,7 +33,7 @@ def run(argv: list[str]) -> int:
             sys.stdout.flush()
         return status
     except PylonError as err:
-        _complain(str(err))
+        _complain(str(err) + _entry(err))
         return err.exit_status
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -122,6 +123,11 @@ def _set_up_warnings() -> None:
     log = sys.modules.get("pylon.log")
     if log is not None:
         log.setup_for_command()
+
+
+def _entry(err: PylonError) -> str:
+    """Where the manual says more; for what has no code of its own the message is all there is."""
+    return "" if err.code in UNTOLD else f" [{err.code}, pylon-troubleshooting(7)]"
 
 
 def _complain(text: str) -> None:

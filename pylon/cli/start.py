@@ -13,7 +13,8 @@ from pylon.config import Config
 from pylon.control import client
 from pylon.daemon import detach, lockfile
 from pylon.daemon.process import harden
-from pylon.errors import EXIT_FAILED, EXIT_OK, IdentityError, PylonError
+from pylon.errors import (EXIT_CONFIG, EXIT_DAMAGED, EXIT_FAILED, EXIT_OK, ConfigError,
+                          IdentityError, PylonError, StoreDamaged)
 from pylon.home import Home
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class StartFailed(PylonError):
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.exit_status = status
+        self.code = {EXIT_CONFIG: ConfigError.code, EXIT_DAMAGED: StoreDamaged.code}.get(
+            status, PylonError.code)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

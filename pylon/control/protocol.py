@@ -8,15 +8,18 @@ the same id asked twice has one effect and one answer.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-from pylon.errors import ControlError, InvalidMessage
+from pylon.errors import ControlError, InvalidMessage, PylonError, UsageError
 
 MAX_LINE_BYTES = 65536              # of what a client may send
 MAX_REPLY_BYTES = 16_777_216        # of what a client takes
 MAX_NAME_CHARS = 64
 STOP_SECS = 30.0                    # the grace of a Shutdown that does not say, and of a SIGTERM
 MAX_STOP_SECS = 3600
+NO_CODES = frozenset({"", PylonError.code, UsageError.code, InvalidMessage.code,
+                      ControlError.code})
 
 
 def parse_command(line: bytes) -> tuple[str, dict[str, Any]]:
@@ -52,8 +55,9 @@ def encode_reply(name: str, result: object) -> bytes:
     return _line(result if name == "Ping" else {name: result})
 
 
-def encode_error(reason: str) -> bytes:
-    return _line({"Error": reason})
+def encode_error(reason: str, code: str = "") -> bytes:
+    """A code stands in brackets behind the reason, where it says more than that it failed."""
+    return _line({"Error": reason if code in NO_CODES else f"{reason} [{code}]"})
 
 
 def parse_reply(line: bytes, name: str) -> Any:
@@ -68,10 +72,18 @@ def parse_reply(line: bytes, name: str) -> Any:
         return "Pong"
     if isinstance(reply, dict) and len(reply) == 1:
         if "Error" in reply:
-            raise ControlError(str(reply["Error"]))
+            raise _error(str(reply["Error"]))
         if name in reply:
             return reply[name]
     raise ControlError(f"the daemon's answer to {name} makes no sense")
+
+
+def _error(text: str) -> ControlError:
+    found = re.fullmatch(r"(.*) \[([a-z][a-z0-9_-]*)\]", text, re.DOTALL)
+    err = ControlError(found[1] if found else text)
+    if found:
+        err.code = found[2]
+    return err
 
 
 def _line(value: object) -> bytes:

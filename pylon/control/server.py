@@ -281,7 +281,7 @@ class Server:
             handler = self.handlers[command.name]
             return encode_reply(command.name, handler(command.args, command.peer))
         except PylonError as err:
-            return encode_error(str(err))
+            return encode_error(str(err), err.code)
         except Exception:
             log.exception("control: %s failed", command.name)
             return encode_error("internal error; see the log")
@@ -302,7 +302,7 @@ class Server:
             conn.settimeout(SEND_SECS)
             self._send_items(conn, name, self.streams[name](command.args, command.peer))
         except PylonError as err:
-            _send_and_close(conn, encode_error(str(err)), SEND_SECS)
+            _send_and_close(conn, encode_error(str(err), err.code), SEND_SECS)
         except OSError as err:
             log.debug("control: the reader of %s is gone: %s", name, err)
         except Exception:

@@ -143,7 +143,8 @@ def served():
 
 
 def examples(page: Path) -> list[list[str]]:
-    return list(manual.blocks(manual.sections(page)["EXAMPLES"]))
+    """Those of the guides are run as the documents that the guides are made of."""
+    return list(manual.blocks(manual.sections(page).get("EXAMPLES", [])))
 
 
 def commands(page: Path) -> list[str]:
