@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pylon.cli import main, terminal
+from pylon.cli import job_wait, main, terminal
 from pylon.customer import draft
 from tests.customer.real import running
 from tests.fakes.dishonest_provider import DishonestProvider
@@ -278,3 +278,16 @@ def test_looking_works_without_a_daemon(run, relay):
         assert late.returncode == 3 and "pylon start" in late.stderr
         unknown = run("job", "status", "0" * 64, home=buyer.home)
         assert unknown.returncode == 1 and "no order" in unknown.stderr
+
+
+def test_waiting_is_as_patient_as_it_was_told_to_be(home, monkeypatch):
+    """The daemon says nothing while nothing happens, and an order may take days."""
+    patience = []
+    monkeypatch.setattr(job_wait.client, "stream", lambda home, name, args, secs:
+                        patience.append(secs) or iter(()))
+    monkeypatch.setattr(job_wait.client, "call", lambda *_: {
+        "id": "3fa2c1d0" * 8, "state": "expired", "error": "too late", "code": "timeout",
+        "result": None})
+    for asked in ({}, {"timeout_secs": 7200}):
+        assert job_wait.Waiting(home, "3fa2c1d0", False).run(asked) == 1
+    assert patience[0] > 3600 and patience[1] > 7200
