@@ -13,6 +13,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from pylon import __version__
 from pylon.cli.commands import COMMANDS, overview
@@ -86,11 +87,21 @@ def _split(argv: list[str]) -> tuple[str | None, str | None, list[str]]:
     return argv[index], place, argv[index + 1:]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says where to read on; and where an action is missing, which there are."""
+
+    def error(self, message: str) -> NoReturn:
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction) and message.endswith(": ACTION"):
+                message = "say which: " + ", ".join(action.choices)
+        super().error(f"{message}; see: {self.prog} --help")
+
+
 def build(name: str, module: ModuleType | None = None) -> argparse.ArgumentParser:
     """The parser of one command; also for completion and for the manual's tests."""
     module = module or importlib.import_module(f"pylon.cli.{name}")
     text = dict(COMMANDS)[name]
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"pylon {name}", description=text[0].upper() + text[1:] + ".", allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", metavar="DIR", help="the node's home")

@@ -308,7 +308,7 @@ def decoded(text: str) -> Bolt11:
     try:
         return bolt11.decode(text.strip())
     except InvalidMessage as err:
-        raise Refused("bad-invoice", str(err)) from err
+        raise Refused("bad-invoice", f"this is no BOLT 11 invoice: {err}") from err
 
 
 def _agreed_amount(proposal: Proposal) -> int:

@@ -152,7 +152,7 @@ def payable(text: str, amount_msats: int, network: str) -> bolt11.Bolt11:
     try:
         invoice = bolt11.decode(text)
     except InvalidMessage as err:
-        raise Refused("bad-invoice", str(err)) from err
+        raise Refused("bad-invoice", f"this is no BOLT 11 invoice: {err}") from err
     if invoice.network != network:
         raise Refused("wrong-network", f"the invoice is of {invoice.network}, not of {network}")
     if invoice.amount_msats is None:

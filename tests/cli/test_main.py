@@ -156,3 +156,14 @@ def test_a_reader_that_leaves_is_no_traceback(node):
     command = f"{sys.executable} {LAUNCHER} --home {node.root} config default | head -1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
     assert done.stdout.startswith("# Configuration") and done.stderr == ""
+
+
+@pytest.mark.parametrize("words, said", [
+    (["job"], "job: error: say which: submit, "),
+    (["init", "extra"], "unrecognized arguments: extra; see: pylon init --help"),
+    (["agent", "spawn"], "required: -n/--name; see: pylon agent spawn --help")],
+    ids=["no action", "too much", "too little"])
+def test_a_wrong_command_line_says_where_to_read_on(pylon, capfd, words, said):
+    with pytest.raises(SystemExit) as ended:
+        pylon(*words)
+    assert ended.value.code == 2 and said in capfd.readouterr().err
