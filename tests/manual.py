@@ -17,6 +17,7 @@ from typing import Any
 
 from pylon import errors
 from pylon.cli.commands import COMMANDS
+from pylon.host.rules import ACTIONS
 from pylon.options import OPTIONS, SECTION_TEXTS, Option
 from pylon.provider.admission import REFUSALS as PROVIDER_REFUSALS
 from pylon.provider.admission import SILENT
@@ -182,6 +183,27 @@ def tables() -> Iterator[str]:
     yield "|---|---|---|"
     for name in names:
         yield f"| `{name}` | {TABLES[name]} | {', '.join(f'`{one}`' for one in columns[name])} |"
+
+
+ACTS = {
+    "post": "a note, kind 1",
+    "direct_message": "a private message, NIP-17",
+    "zap": "a zap, NIP-57, from its own money",
+    "pay_invoice": "a payment of its own money",
+    "request_payment": "a private message with an invoice",
+    "update_goal": "how far it got with a goal of yours",
+    "add_memory": "what it will be told at the next tick",
+    "none": "nothing, on purpose",
+}
+
+
+def actions() -> Iterator[str]:
+    """What an agent can propose, and with which fields."""
+    yield "| action | is | fields |"
+    yield "|---|---|---|"
+    for name, fields in ACTIONS.items():
+        said = ", ".join(f"`{field}`" + ("" if rule[1] else "?") for field, rule in fields.items())
+        yield f"| `{name}` | {ACTS[name]} | {said or 'none'} |"
 
 
 # ---- events -------------------------------------------------------------------------------------
@@ -365,6 +387,7 @@ PARTS: dict[str, dict[str, Callable[[], Iterator[str]]]] = {
     "docs/CLI.md": {"commands": commands},
     "docs/CONFIGURATION.md": {"settings": settings},
     "docs/DATABASE.md": {"tables": tables},
+    "docs/HOST_MODE.md": {"actions": actions},
     "docs/EVENTS.md": {"events": events},
     "docs/TROUBLESHOOTING.md": {"errors": error_table, "codes": code_table},
 }
