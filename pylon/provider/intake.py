@@ -71,6 +71,10 @@ class Intake:
         with self._db.transaction(durable=False) as tx:
             fresh = [row[1] for row in rows if self._store(tx, row, now)]
         hit("K2")
+        for job in fresh:
+            if job.stage != J.REJECTED:
+                log.info("job %s: %s for %s, %d msats", short(job.id), job.stage, job.model,
+                         job.price_msats)
         if fresh:
             self._on_stored(fresh)
 
@@ -96,8 +100,6 @@ class Intake:
 
     def _row(self, job: Job, terms: Admitted, now: int) -> JobRow:
         stage = J.GATHERING if terms.needs_inputs else J.FREE if terms.free else J.RECEIVED
-        log.info("job %s: %s for %s, %d msats", short(job.event.id), stage, terms.model,
-                 terms.price_msats)
         return JobRow(job.event.id, job.kind, job.event.pubkey, stage,
                       "none" if terms.free else "invoice", terms.price_msats, terms.model,
                       job.bid_msats, job.encryption,

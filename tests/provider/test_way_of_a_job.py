@@ -126,11 +126,13 @@ def test_a_job_interrupted_too_often_is_given_up(bench):
 
 # ---- RELIABILITY section 4 C ---------------------------------------------------------------------
 
-def test_c34_the_same_job_from_five_relays_is_one_job(free_bench):
+def test_c34_the_same_job_from_five_relays_is_one_job_and_logged_once(free_bench, caplog):
+    caplog.set_level("INFO", "pylon.provider.intake")
     event = free_bench.request()
     for _ in range(5):
         free_bench.arrive(event, event)
     assert len(free_bench.db.query("SELECT id FROM jobs")) == 1
+    assert caplog.text.count(f"job {event.id[:8]}: ") == 1
 
 
 def test_c35_the_same_job_after_its_rows_were_pruned_is_stale(free_bench):
