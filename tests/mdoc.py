@@ -10,12 +10,16 @@ import re
 from collections.abc import Iterator
 
 DATE = "November 23, 2026"
+# What a link to another document is, where there is nothing to click.
+BESIDE = [".Ss Other documents", "Names in capitals are documents that come with the source, in",
+          ".Pa docs/ ."]
 
 
 def page(name: str, section: int, title: str, see: list[tuple[str, int]], text: str) -> str:
     """The whole page; TEXT is the document without its first heading."""
     lines = [f".Dd {DATE}", f".Dt {name.upper()} {section}", ".Os", ".Sh NAME", f".Nm {name}",
              f".Nd {title}", ".Sh DESCRIPTION", *body(text), ".Sh SEE ALSO"]
+    lines[-1:-1] = BESIDE if ".md)" in text else []
     lines += [f".Xr {page} {number} ,".removesuffix(" ," if (page, number) == see[-1] else "")
               for page, number in see]
     return "\n".join(lines) + "\n"
@@ -84,7 +88,7 @@ def _table(lines: list[str]) -> Iterator[str]:
 
 def _text(text: str) -> Iterator[str]:
     """A sentence a line, none too long."""
-    for sentence in re.split(r"(?<=[.;?]) +(?=[A-Z0-9a-z`\[*])", " ".join(text.split())):
+    for sentence in re.split(r"(?<=[.?]) +(?=[A-Z0-9`\[*])", " ".join(text.split())):
         line = _inline(sentence)
         while len(line) > 78 and (cut := line.rfind(" ", 0, 78)) > 0:
             yield _safe(line[:cut])
