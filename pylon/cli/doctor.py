@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
         if args.verbose:
             _show_settings(args.home, config)
         bad = sum(finding.level == "bad" for finding in findings)
-        terminal.say("ready" if not bad else f"{bad} thing{'' if bad == 1 else 's'} to mend")
+        terminal.say("ready" if not bad else f"{bad} thing{'' if bad == 1 else 's'} to mend; "
+                     "more: man pylon-troubleshooting")
     return EXIT_FAILED if args.strict and not well else EXIT_OK
 
 
