@@ -13,6 +13,7 @@ import pytest
 from pylon import config as configuration
 from pylon import errors
 from pylon.cli import parser
+from pylon.cli.commands import COMMANDS
 from pylon.control import protocol
 from pylon.watch import explain
 from tests import manual
@@ -126,6 +127,23 @@ def spelled_out(path):
                     if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str) \
                             and manual.EVENT.fullmatch(leaf.value):
                         yield leaf.value
+
+
+# ---- messages -----------------------------------------------------------------------------------
+
+NO_COMMANDS = {"is", "has", "as", "or"}      # "pylon is running"
+
+
+def test_every_command_that_a_message_names_exists():
+    known = {name for name, _ in COMMANDS} | NO_COMMANDS
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        silent = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) \
+                    and id(node) not in silent:         # no docstring
+                unknown = set(re.findall(r"\bpylon ([a-z]+)", node.value)) - known
+                assert not unknown, f"{path.name}:{node.lineno}: {node.value}"
 
 
 # ---- messages name their entry ------------------------------------------------------------------

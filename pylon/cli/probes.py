@@ -112,6 +112,9 @@ def _daemon(patient: Patient) -> Iterator[Finding]:
         yield Finding("daemon", "warn", "not running", "pylon start")
 
 
+BACKUP = "pylon stop, put a backup in its place; see store-damaged in: man pylon-troubleshooting"
+
+
 def _store(patient: Patient) -> Iterator[Finding]:
     place = patient.home.database
     if not place.exists():
@@ -124,13 +127,13 @@ def _store(patient: Patient) -> Iterator[Finding]:
         finally:
             store.close()
     except PylonError as err:
-        yield Finding("store", "bad", str(err), "pylon restore FILE")
+        yield Finding("store", "bad", str(err), BACKUP)
         return
     size_mb = place.stat().st_size / 1_000_000
     if verdict == "ok":
         yield Finding("store", "ok", f"sound, {size_mb:.1f} MB")
     else:
-        yield Finding("store", "bad", f"damaged: {verdict}", "pylon restore FILE")
+        yield Finding("store", "bad", f"damaged: {verdict}", BACKUP)
 
 
 def _disk(patient: Patient) -> Iterator[Finding]:

@@ -63,7 +63,7 @@ class Database:
         found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise StoreDamaged(f"{self.path} is damaged ({found}); nothing was changed. "
-                               "Restore a backup with: pylon restore FILE")
+                               "Put a backup in its place")
 
     def _migrate(self, backups: Path | None) -> None:
         db = self._db
@@ -203,13 +203,13 @@ def _explained(path: Path, database: Database | None = None) -> Iterator[None]:
             raise IllegalTransition(str(err)) from err
         raise
     except UnicodeDecodeError as err:               # SQLite names a damaged piece of the schema
-        raise StoreDamaged(f"{path} is damaged; nothing was recreated. Restore a backup with: "
-                           "pylon restore FILE") from err
+        raise StoreDamaged(f"{path} is damaged; nothing was recreated. Put a backup "
+                           "in its place") from err
     except (sqlite3.DatabaseError, OSError) as err:
         text = str(err).lower()
         if any(word in text for word in _DAMAGE):
-            raise StoreDamaged(f"{path} is damaged: {err}. Nothing was recreated; restore a "
-                               "backup with: pylon restore FILE") from err
+            raise StoreDamaged(f"{path} is damaged: {err}. Nothing was recreated; put a "
+                               "backup in its place") from err
         if isinstance(err, OSError) or any(word in text for word in _NO_SPACE):
             if database is not None:
                 database.trouble = str(err)
