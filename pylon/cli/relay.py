@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
                          "another port: pylon relay --port PORT") from None
 
     def end(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)       # one is enough; a second is no failure
         raise KeyboardInterrupt
     signal.signal(signal.SIGTERM, end)
     if args.json:
